@@ -1,0 +1,245 @@
+//! Environment and files to one plain value (spec operations 2 and 3).
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::model::PodName;
+
+/// Everything the proxy was told at start.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Who and where we are.
+    pub node: NodeConfig,
+    /// One pod or all pods of a node.
+    pub mode: Mode,
+    /// Sockets, tunnels and pools.
+    pub data_path: DataPathConfig,
+    /// Certificates.
+    pub identity: IdentityConfig,
+    /// Where the mesh's configuration comes from, if it is a file or a text.
+    pub local_source: Option<LocalSource>,
+    /// The control plane's address, if one is to be used.
+    pub xds_address: Option<String>,
+    /// Number of worker threads; at least 1.
+    pub workers: usize,
+    /// What is logged and how.
+    pub log: LogConfig,
+    /// Addresses of the admin, stats and readiness servers.
+    pub servers: ServersConfig,
+    /// How long connections may go on after a request to stop.
+    pub termination_deadline: Duration,
+    /// Every bound of the data path.
+    pub limits: Limits,
+}
+
+/// Who and where we are.
+#[derive(Clone, Debug)]
+pub struct NodeConfig {
+    /// Own network id; empty is the default network.
+    pub network: Arc<str>,
+    /// Own node; `None` means that all workloads count as local.
+    pub node_name: Option<Arc<str>>,
+    /// Cluster id.
+    pub cluster_id: Arc<str>,
+    /// DNS domain of the cluster.
+    pub cluster_domain: Arc<str>,
+}
+
+/// One pod or all pods of a node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// All pods that the node agent hands over on this socket.
+    Shared {
+        /// The agent's socket.
+        agent_socket: PathBuf,
+    },
+    /// The one pod whose network namespace we run in.
+    Dedicated {
+        /// That pod.
+        pod: PodName,
+    },
+}
+
+/// Sockets, tunnels and pools.
+#[derive(Clone, Debug)]
+pub struct DataPathConfig {
+    /// HTTP/2 stream window, bytes.
+    pub stream_window: u32,
+    /// HTTP/2 connection window, bytes.
+    pub connection_window: u32,
+    /// Largest HTTP/2 frame, bytes.
+    pub frame_size: u32,
+    /// Streams we open on one tunnel before we open another.
+    pub pool_streams_max: u16,
+    /// How long an unused tunnel is kept.
+    pub pool_unused_release: Duration,
+    /// TCP keepalive, if on.
+    pub keepalive: Option<Keepalive>,
+    /// `TCP_USER_TIMEOUT`, if on.
+    pub user_timeout: Option<Duration>,
+    /// Mark on every socket in a pod.
+    pub packet_mark: Option<u32>,
+    /// Whether applications see the original source address.
+    pub original_source: OriginalSource,
+    /// `SO_REUSEPORT` on listeners.
+    pub port_reuse: bool,
+    /// Deliver PROXY application tunnels on loopback.
+    pub localhost_app_tunnel: bool,
+    /// Describe ourselves in the answer to CONNECT.
+    pub response_baggage: bool,
+    /// Listen on IPv6 too.
+    pub ipv6: bool,
+}
+
+/// TCP keepalive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Keepalive {
+    /// Idle time before the first probe.
+    pub idle: Duration,
+    /// Time between probes.
+    pub interval: Duration,
+    /// Probes before the connection is dead.
+    pub retries: u32,
+}
+
+/// Whether applications see the original source address (spec hbone 8).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OriginalSource {
+    /// If the listener can be made transparent.
+    Auto,
+    /// Always; not being able to is fatal.
+    Always,
+    /// Never.
+    Never,
+}
+
+/// Certificates.
+#[derive(Clone, Debug)]
+pub struct IdentityConfig {
+    /// Issue certificates from a development root of our own.
+    pub development_ca: Option<DevelopmentCa>,
+    /// Lifetime of a certificate.
+    pub certificate_ttl: Duration,
+    /// TLS 1.2 besides 1.3.
+    pub tls12: bool,
+    /// Only the post-quantum hybrid key exchange.
+    pub pqc_only: bool,
+}
+
+/// Where the development root is kept.
+#[derive(Clone, Debug)]
+pub struct DevelopmentCa {
+    /// The folder; made at first use.
+    pub dir: PathBuf,
+}
+
+/// A configuration that does not come from a control plane.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LocalSource {
+    /// A file, read again when it changes.
+    Path(PathBuf),
+    /// The text itself.
+    Inline(String),
+}
+
+/// What is logged and how.
+#[derive(Clone, Debug)]
+pub struct LogConfig {
+    /// Comma list of `level` and `target=level`.
+    pub filter: String,
+    /// Plain text or JSON.
+    pub json: bool,
+    /// Policy decisions at INFO instead of DEBUG.
+    pub policy_decisions_at_info: bool,
+}
+
+/// Addresses of the servers for people and machines.
+#[derive(Clone, Copy, Debug)]
+pub struct ServersConfig {
+    /// Admin, on loopback.
+    pub admin_port: u16,
+    /// Metrics, on all addresses.
+    pub stats: SocketAddr,
+    /// Readiness, on all addresses.
+    pub readiness: SocketAddr,
+}
+
+/// Every bound of the data path, printed at start and under `limits` in the config dump.
+#[derive(Clone, Copy, Debug, serde::Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Limits {
+    /// From accept on 15008 to the first whole CONNECT.
+    pub first_connect_ms: u64,
+    /// To open a TCP connection.
+    pub dial_ms: u64,
+    /// For the answer to our own CONNECT.
+    pub connect_answer_ms: u64,
+    /// For the local workload's record to arrive.
+    pub workload_wait_ms: u64,
+    /// For a policy that a workload names to arrive.
+    pub policy_wait_ms: u64,
+    /// Streams a peer may have open on one tunnel.
+    pub streams_per_tunnel: u32,
+    /// Header list we accept as server, bytes.
+    pub server_header_list: u32,
+    /// Header list we accept as client, bytes.
+    pub client_header_list: u32,
+    /// Open connections of one pod.
+    pub connections_per_pod: usize,
+    /// Open connections of all pods.
+    pub connections: usize,
+    /// TLS handshakes in flight of one pod.
+    pub handshakes_per_pod: usize,
+    /// TLS handshakes in flight of all pods.
+    pub handshakes: usize,
+    /// Between HTTP/2 keepalive pings.
+    pub ping_interval_ms: u64,
+    /// For the answer to a ping.
+    pub ping_timeout_ms: u64,
+    /// Pause after an accept that failed for lack of resources.
+    pub accept_backoff_ms: u64,
+    /// Backlog of a listener.
+    pub backlog: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            first_connect_ms: 10_000,
+            dial_ms: 10_000,
+            connect_answer_ms: 20_000,
+            workload_wait_ms: 5_000,
+            policy_wait_ms: 1_000,
+            streams_per_tunnel: 200,
+            server_header_list: 64 * 1024,
+            client_header_list: 16 * 1024,
+            connections_per_pod: 10_000,
+            connections: 60_000,
+            handshakes_per_pod: 64,
+            handshakes: 1_024,
+            ping_interval_ms: 10_000,
+            ping_timeout_ms: 20_000,
+            accept_backoff_ms: 50,
+            backlog: 1_024,
+        }
+    }
+}
+
+/// One thing that is wrong with the configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigError {
+    /// The variable or file.
+    pub name: String,
+    /// What is wrong with it.
+    pub reason: String,
+}
+
+impl Config {
+    /// Reads the configuration through `lookup`, reporting everything that is wrong at once.
+    pub fn read(lookup: impl Fn(&str) -> Option<String>) -> Result<Self, Vec<ConfigError>> {
+        let _ = lookup;
+        Err(Vec::new())
+    }
+}

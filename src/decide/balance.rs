@@ -1,0 +1,1 @@
+//! Which endpoint of a service (spec discovery-and-balancing 4).

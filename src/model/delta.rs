@@ -1,0 +1,190 @@
+//! What changed, and the pure step from one snapshot to the next.
+
+use std::sync::Arc;
+
+use super::snapshot::Snapshot;
+use super::{
+    Endpoint, NetworkAddr, Policy, PolicyKey, Scope, Service, ServiceKey, Workload,
+};
+
+/// A batch of changes; updates are applied before removals (spec xds 5.2).
+#[derive(Clone, Debug, Default)]
+pub struct Delta {
+    /// Workloads that are new or changed.
+    pub workloads: Vec<Workload>,
+    /// Services that are new or changed.
+    pub services: Vec<Service>,
+    /// Policies that are new or changed.
+    pub policies: Vec<Policy>,
+    /// Uids of workloads that are gone.
+    pub workloads_removed: Vec<Arc<str>>,
+    /// Services that are gone.
+    pub services_removed: Vec<ServiceKey>,
+    /// Policies that are gone.
+    pub policies_removed: Vec<PolicyKey>,
+}
+
+impl Delta {
+    /// Whether nothing changed.
+    pub fn is_empty(&self) -> bool {
+        self.workloads.is_empty()
+            && self.services.is_empty()
+            && self.policies.is_empty()
+            && self.workloads_removed.is_empty()
+            && self.services_removed.is_empty()
+            && self.policies_removed.is_empty()
+    }
+
+    /// The snapshot after this batch, one generation later.
+    pub fn apply(self, base: &Snapshot) -> Snapshot {
+        let mut next = base.clone();
+        next.generation += 1;
+        for service in self.services {
+            next.remove_service(&service.key);
+            next.insert_service(service);
+        }
+        for workload in self.workloads {
+            next.remove_workload(&workload.uid);
+            next.insert_workload(workload);
+        }
+        for policy in self.policies {
+            next.remove_policy(&policy.key);
+            next.insert_policy(policy);
+        }
+        for uid in &self.workloads_removed {
+            next.remove_workload(uid);
+        }
+        for key in &self.services_removed {
+            next.remove_service(key);
+        }
+        for key in &self.policies_removed {
+            next.remove_policy(key);
+        }
+        next
+    }
+}
+
+impl Snapshot {
+    fn insert_workload(&mut self, workload: Workload) {
+        let workload = Arc::new(workload);
+        for ip in Self::indexed_by_addr(&workload) {
+            let addr = NetworkAddr { network: Arc::clone(&workload.network), ip };
+            let mut uids = self.uids_by_addr.get(&addr).cloned().unwrap_or_default();
+            uids.push(Arc::clone(&workload.uid));
+            self.uids_by_addr.insert(addr, uids);
+        }
+        let pod = (Arc::clone(&workload.namespace), Arc::clone(&workload.name));
+        let mut uids = self.uids_by_pod.get(&pod).cloned().unwrap_or_default();
+        uids.push(Arc::clone(&workload.uid));
+        self.uids_by_pod.insert(pod, uids);
+        for (key, ports) in &workload.services {
+            let mut endpoints = self.endpoints.get(key).cloned().unwrap_or_default();
+            let endpoint = Endpoint {
+                workload_uid: Arc::clone(&workload.uid),
+                ports: ports.clone(),
+                status: workload.status,
+            };
+            Arc::make_mut(&mut endpoints).insert(Arc::clone(&workload.uid), endpoint);
+            self.endpoints.insert(key.clone(), endpoints);
+        }
+        self.workloads.insert(Arc::clone(&workload.uid), workload);
+    }
+
+    fn remove_workload(&mut self, uid: &Arc<str>) {
+        let Some(workload) = self.workloads.remove(uid) else { return };
+        for ip in Self::indexed_by_addr(&workload) {
+            let addr = NetworkAddr { network: Arc::clone(&workload.network), ip };
+            let mut uids = self.uids_by_addr.remove(&addr).unwrap_or_default();
+            uids.retain(|other| other != uid);
+            if !uids.is_empty() {
+                self.uids_by_addr.insert(addr, uids);
+            }
+        }
+        let pod = (Arc::clone(&workload.namespace), Arc::clone(&workload.name));
+        let mut uids = self.uids_by_pod.remove(&pod).unwrap_or_default();
+        uids.retain(|other| other != uid);
+        if !uids.is_empty() {
+            self.uids_by_pod.insert(pod, uids);
+        }
+        for key in workload.services.keys() {
+            let mut endpoints = self.endpoints.remove(key).unwrap_or_default();
+            Arc::make_mut(&mut endpoints).remove(uid);
+            if !endpoints.is_empty() {
+                self.endpoints.insert(key.clone(), endpoints);
+            }
+        }
+    }
+
+    fn insert_service(&mut self, service: Service) {
+        let service = Arc::new(service);
+        for vip in &service.vips {
+            let mut keys = self.services_by_vip.get(vip).cloned().unwrap_or_default();
+            keys.push(service.key.clone());
+            self.services_by_vip.insert(vip.clone(), keys);
+        }
+        let host = Arc::clone(&service.key.hostname);
+        let mut keys = self.services_by_host.get(&host).cloned().unwrap_or_default();
+        keys.push(service.key.clone());
+        self.services_by_host.insert(host, keys);
+        if !service.cidr_vips.is_empty() {
+            let cidrs = Arc::make_mut(&mut self.cidr_vips);
+            for (network, net) in &service.cidr_vips {
+                cidrs.push((Arc::clone(network), *net, service.key.clone()));
+            }
+        }
+        self.services.insert(service.key.clone(), service);
+    }
+
+    fn remove_service(&mut self, key: &ServiceKey) {
+        let Some(service) = self.services.remove(key) else { return };
+        for vip in &service.vips {
+            let mut keys = self.services_by_vip.remove(vip).unwrap_or_default();
+            keys.retain(|other| other != key);
+            if !keys.is_empty() {
+                self.services_by_vip.insert(vip.clone(), keys);
+            }
+        }
+        let mut keys = self.services_by_host.remove(&key.hostname).unwrap_or_default();
+        keys.retain(|other| other != key);
+        if !keys.is_empty() {
+            self.services_by_host.insert(Arc::clone(&key.hostname), keys);
+        }
+        if !service.cidr_vips.is_empty() {
+            Arc::make_mut(&mut self.cidr_vips).retain(|(_, _, other)| other != key);
+        }
+    }
+
+    fn insert_policy(&mut self, policy: Policy) {
+        let policy = Arc::new(policy);
+        match policy.scope {
+            Scope::Global => Arc::make_mut(&mut self.policies_global).push(Arc::clone(&policy)),
+            Scope::Namespace => {
+                let namespace = Arc::clone(&policy.key.namespace);
+                let mut list =
+                    self.policies_by_namespace.get(&namespace).cloned().unwrap_or_default();
+                Arc::make_mut(&mut list).push(Arc::clone(&policy));
+                self.policies_by_namespace.insert(namespace, list);
+            }
+            Scope::WorkloadSelector => {}
+        }
+        self.policies.insert(policy.key.clone(), policy);
+    }
+
+    fn remove_policy(&mut self, key: &PolicyKey) {
+        let Some(policy) = self.policies.remove(key) else { return };
+        match policy.scope {
+            Scope::Global => {
+                Arc::make_mut(&mut self.policies_global).retain(|other| other.key != *key);
+            }
+            Scope::Namespace => {
+                let mut list =
+                    self.policies_by_namespace.remove(&key.namespace).unwrap_or_default();
+                Arc::make_mut(&mut list).retain(|other| other.key != *key);
+                if !list.is_empty() {
+                    self.policies_by_namespace.insert(Arc::clone(&key.namespace), list);
+                }
+            }
+            Scope::WorkloadSelector => {}
+        }
+    }
+}

@@ -1,0 +1,5 @@
+//! The data path, rooms in visiting order.
+
+mod host;
+
+pub use host::{PodHost, PodSpec, StartError};

@@ -1,0 +1,10 @@
+//! Raw operating system: sockets, network namespaces, descriptor passing, clock.
+//!
+//! The only room that may contain `unsafe` code. It imports nothing of ours.
+
+pub mod clock;
+pub mod netns;
+pub mod opener;
+pub mod process;
+pub mod seqpacket;
+pub mod socket;

@@ -1,0 +1,1 @@
+//! This process: resource limits, CPUs, descriptors.

@@ -1,0 +1,1 @@
+//! Unix sockets that keep packets apart and carry descriptors (spec node-and-pods 1).

@@ -1,0 +1,12 @@
+//! Bytes to typed values and back. No tokio, no logging, nothing of ours.
+//!
+//! Every parser here takes input from strangers: it returns a small error, never panics, and does
+//! work proportional to what it was given.
+
+pub mod authority;
+pub mod baggage;
+pub mod forwarded;
+pub mod proxy_header;
+pub mod spiffe;
+pub mod traceparent;
+pub mod zds;
