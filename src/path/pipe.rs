@@ -366,3 +366,6 @@ async fn expired(timer: Pin<&mut Option<Sleep>>) {
 fn note(noted: &Noted, error: io::Error) {
     noted.borrow_mut().get_or_insert(error);
 }
+
+#[cfg(test)]
+mod tests;

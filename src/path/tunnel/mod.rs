@@ -6,6 +6,8 @@
 
 mod chunk;
 mod client;
+#[cfg(test)]
+pub(super) mod in_memory;
 mod keepalive;
 mod pool;
 pub(super) mod server;
