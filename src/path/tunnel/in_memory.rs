@@ -15,7 +15,7 @@ use crate::sys::clock::Clock;
 /// The asking end of a tunnel.
 pub(in crate::path) struct Near(Rc<Tunnel>);
 
-fn settings() -> Settings {
+pub(super) fn settings() -> Settings {
     Settings {
         stream_window: 4 * 1024 * 1024,
         connection_window: 16 * 1024 * 1024,

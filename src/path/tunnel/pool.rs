@@ -93,12 +93,13 @@ impl Pool {
         D: Future<Output = Result<T, Failure>> + 'static,
     {
         let limit = Duration::from_millis(self.settings.limits.connect_answer_ms);
-        let mut last = String::new();
+        let mut refused: Option<(Rc<Tunnel>, String)> = None;
         for _ in 0..ATTEMPTS_MAX {
-            let (tunnel, slot) = self.checkout(key, &dial).await?;
+            let avoid = refused.as_ref().map(|(tunnel, _)| tunnel);
+            let (tunnel, slot) = self.checkout(key, avoid, &dial).await?;
             match tunnel.connect(slot, request(), limit).await {
                 Ok(answer) => return Ok((answer.headers, answer.stream)),
-                Err(ConnectError::NotProcessed(detail)) => last = detail,
+                Err(ConnectError::NotProcessed(detail)) => refused = Some((tunnel, detail)),
                 Err(ConnectError::Refused(status)) => {
                     let detail = format!("the far side answered {}", status.as_u16());
                     return Err(Failure::new(Reason::ConnectRefused, detail));
@@ -112,7 +113,8 @@ impl Pool {
                 Err(ConnectError::Timeout) => return Err(Failure::from(Reason::ConnectTimeout)),
             }
         }
-        Err(Failure::new(Reason::TunnelHttp2, format!("not processed by the far side: {last}")))
+        let detail = refused.map_or_else(String::new, |(_, detail)| detail);
+        Err(Failure::new(Reason::TunnelHttp2, format!("not processed by the far side: {detail}")))
     }
 
     /// Takes no more streams on the tunnels of a pod that leaves.
@@ -135,6 +137,7 @@ impl Pool {
     async fn checkout<T, D>(
         self: &Rc<Self>,
         key: &TunnelKey,
+        avoid: Option<&Rc<Tunnel>>,
         dial: &impl Fn() -> D,
     ) -> Result<(Rc<Tunnel>, StreamSlot), Failure>
     where
@@ -142,7 +145,7 @@ impl Pool {
         D: Future<Output = Result<T, Failure>> + 'static,
     {
         loop {
-            if let Some(tunnel) = self.with_room(key) {
+            if let Some(tunnel) = self.with_room(key, avoid) {
                 let slot = tunnel.reserve();
                 return Ok((tunnel, slot));
             }
@@ -156,11 +159,12 @@ impl Pool {
         }
     }
 
-    fn with_room(&self, key: &TunnelKey) -> Option<Rc<Tunnel>> {
+    fn with_room(&self, key: &TunnelKey, avoid: Option<&Rc<Tunnel>>) -> Option<Rc<Tunnel>> {
         let mut keys = self.keys.borrow_mut();
         let entry = keys.get_mut(key)?;
         entry.tunnels.retain(|tunnel| !tunnel.is_closed());
-        entry.tunnels.iter().find(|tunnel| tunnel.has_room()).cloned()
+        let avoided = |tunnel| avoid.is_some_and(|avoid| Rc::ptr_eq(avoid, tunnel));
+        entry.tunnels.iter().find(|tunnel| tunnel.has_room() && !avoided(tunnel)).cloned()
     }
 
     /// Waits for a dial that will have room, or starts one that no waiter's end can interrupt.
@@ -247,3 +251,6 @@ impl Drop for DialGuard<'_> {
         self.dial.done.notify_waiters();
     }
 }
+
+#[cfg(test)]
+mod tests;
