@@ -108,7 +108,7 @@ async fn streams(
                 server.close();
             }
             () = &mut dead => {
-                tracing::warn!(peer = %tunnel.client.0, "tunnel lost: no byte, no answer to a ping");
+                tracing::warn!(peer = %tunnel.client.0, "tunnel lost: the peer is silent");
                 return Ok(());
             }
             () = tokio::time::sleep_until(deadline), if !carried => {

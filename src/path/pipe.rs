@@ -1,6 +1,6 @@
 //! Bytes both ways, until both sides finish, one breaks, or the connection is cut.
 //!
-//! What becomes of ends and resets is the table "What adit does on ends and resets" of spec hbone.
+//! What becomes of ends and resets is the table of spec hbone 12.
 
 use std::cell::RefCell;
 use std::io;
@@ -172,7 +172,10 @@ async fn upward(
     loop {
         tokio::select! {
             biased;
-            ready = read.readable() => if let Err(error) = ready { return Half::Application(error) },
+            ready = read.readable() => match ready {
+                Ok(()) => {}
+                Err(error) => return Half::Application(error),
+            },
             error = sender.reset_by_peer() => return Half::Far(error),
         }
         let capacity = match sender.capacity(appetite.size()).await {

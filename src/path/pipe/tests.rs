@@ -1,5 +1,5 @@
-//! The table "What adit does on ends and resets" of spec hbone, over a tunnel in memory and real
-//! sockets for the applications.
+//! The table of ends and resets (spec hbone 12), over a tunnel in memory and real sockets for the
+//! applications.
 
 use std::io::ErrorKind;
 use std::net::Ipv4Addr;

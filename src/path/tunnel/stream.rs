@@ -1,6 +1,6 @@
 //! One stream of a tunnel: the bytes of one connection.
 //!
-//! How ends and resets are carried is the table "What adit does on ends and resets" of spec hbone.
+//! How ends and resets are carried is the table of spec hbone 12.
 
 use std::fmt;
 use std::future::poll_fn;
