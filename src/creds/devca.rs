@@ -25,9 +25,7 @@ use super::issuer::{IssueError, IssueRequest, Issued, Issuer};
 use super::keys::PrivateKey;
 use super::material::Validity;
 use crate::sys::clock::Clock;
-use crate::sys::private_dir::open_or_create_private_dir;
-    Ok(())
-}
+use crate::sys::private_dir::{PrivateDirError, open_or_create_private_dir};
 
 /// The gauge that is 1 while certificates come from a development root.
 pub const GAUGE: &str = "adit_development_ca";
@@ -70,7 +68,7 @@ pub struct DevCaError {
 #[derive(Debug)]
 pub enum Problem {
     /// The folder is refused, or could not be made.
-    Folder(String),
+    Folder(PrivateDirError),
     /// The file cannot be read.
     Io(io::Error),
     /// The file is not a plain file of ours that is closed to others.
@@ -89,9 +87,10 @@ impl DevCa {
     pub fn open(dir: &Path, clock: Clock) -> Result<Self, DevCaError> {
         tracing::warn!(folder = %dir.display(), "{WARNING}");
         let fault = |path: PathBuf, problem| DevCaError { path, problem, dir: dir.to_path_buf() };
-        open_or_create_private_dir(dir, |new| make_root(new, clock.wall()))
-            .map_err(|error| fault(dir.to_path_buf(), Problem::Folder(error.to_string())))?;
-        let (certificate, key) = (dir.join(CERTIFICATE_FILE), dir.join(KEY_FILE));
+        let folder = open_or_create_private_dir(dir, |new| make_root(new, clock.wall()))
+            .map_err(|error| fault(dir.to_path_buf(), Problem::Folder(error)))?
+            .path;
+        let (certificate, key) = (folder.join(CERTIFICATE_FILE), folder.join(KEY_FILE));
         let pem = read_private(&certificate).map_err(|p| fault(certificate.clone(), p))?;
         let pkcs8 = read_private(&key).map_err(|p| fault(key.clone(), p))?;
         let signing = PrivateKey::from_pkcs8(&pkcs8)
@@ -158,12 +157,16 @@ impl Issuer for DevCa {
 impl fmt::Display for DevCaError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { path, problem, dir } = self;
-        write!(f, "development CA: {}: {problem}", path.display())?;
-        if !matches!(problem, Problem::Folder(_)) {
-            let dir = dir.display();
-            write!(f, "; stop every adit that uses {dir}, remove it, and a new root will be made")?;
+        // A refused folder comes with its own path and remedy.
+        if let Problem::Folder(error) = problem {
+            return write!(f, "development CA: {error}");
         }
-        Ok(())
+        let (path, dir) = (path.display(), dir.display());
+        write!(
+            f,
+            "development CA: {path}: {problem}; \
+             stop every adit that uses {dir}, remove it, and a new root will be made"
+        )
     }
 }
 
@@ -172,7 +175,7 @@ impl std::error::Error for DevCaError {}
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Folder(reason) => f.write_str(reason),
+            Self::Folder(error) => fmt::Display::fmt(error, f),
             Self::Io(error) => fmt::Display::fmt(error, f),
             Self::NotPrivate => f.write_str("not a plain file of this user with mode 0600"),
             Self::Corrupt(what) => f.write_str(what),

@@ -346,9 +346,8 @@ fn random_events(seed: u64) {
             let ended = known.get(&fetch.identity).expect("only what is wanted");
             let pause = ended.map_or(DAY, |ended| world.now.monotonic - ended);
             assert!(pause >= BACKOFF_MIN.mul_f64(JITTER.0), "again after {pause:?}");
-            let twice = |other: &Fetch| {
-                other.identity == fetch.identity && !dead.contains(&other.ticket)
-            };
+            let twice =
+                |other: &Fetch| other.identity == fetch.identity && !dead.contains(&other.ticket);
             assert!(!flying.iter().any(twice), "twice at a time");
             flying.push(fetch);
         }
