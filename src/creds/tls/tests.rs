@@ -6,6 +6,8 @@ use super::*;
 const A: &str = "spiffe://td/ns/a/sa/a";
 const B: &str = "spiffe://td/ns/a/sa/b";
 
+static TLS12: [&SupportedProtocolVersion; 1] = [&version::TLS12];
+
 fn tls(tls12: bool, pqc_only: bool) -> Tls {
     Tls::new(tls12, pqc_only, Clock::system())
 }
@@ -64,7 +66,6 @@ fn the_hybrid_group_comes_first_and_pqc_allows_no_other() {
 
 #[test]
 fn tls12_only_when_it_is_switched_on() {
-    static TLS12: [&SupportedProtocolVersion; 1] = [&version::TLS12];
     let old = || narrow(tls(true, false), &TLS12, kx_group::SECP256R1);
     assert!(between(&old(), &tls(false, false)).is_err());
     assert!(between(&tls(false, false), &old()).is_err());
@@ -114,13 +115,13 @@ fn a_client_without_certificate_is_refused() {
 #[test]
 fn nothing_is_resumed_and_no_name_is_sent() {
     let root = Ca::root("root");
-    let client = Leaf::of(A).by(&root).client(&default_tls(), &root, &[identity(B)]);
-    let server = Leaf::of(B).by(&root).server(&default_tls(), &root);
-    // A client that would like to resume, beside one of ours.
-    let mut eager = ClientConfig::clone(&client);
-    eager.resumption = Resumption::in_memory_sessions(8);
-    for client in [client, Arc::new(eager)] {
-        for _ in 0..2 {
+    for client in [default_tls(), narrow(tls(true, false), &TLS12, kx_group::SECP256R1)] {
+        let ours = Leaf::of(A).by(&root).client(&client, &root, &[identity(B)]);
+        let server = Leaf::of(B).by(&root).server(&tls(true, false), &root);
+        // A client that would like to resume, beside one of ours.
+        let mut eager = ClientConfig::clone(&ours);
+        eager.resumption = Resumption::in_memory_sessions(8);
+        for client in [&ours, &ours, &Arc::new(eager.clone()), &Arc::new(eager)] {
             let (client, server) = handshake(client.clone(), server.clone()).unwrap();
             assert_eq!(client.tls13_tickets_received(), 0);
             assert_eq!(client.handshake_kind(), Some(HandshakeKind::Full));
