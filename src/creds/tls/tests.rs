@@ -75,6 +75,7 @@ fn tls12_only_when_it_is_switched_on() {
     assert_eq!(version, ProtocolVersion::TLSv1_3);
     // Post-quantum only means TLS 1.3 only.
     assert!(between(&old(), &tls(true, true)).is_err());
+    assert_eq!(tls(true, true).versions, &VERSIONS);
 }
 
 #[test]
