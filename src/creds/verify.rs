@@ -18,7 +18,9 @@ pub enum PeerError {
 }
 
 /// The peer of a finished handshake, whose chain rustls verified with our verifier.
-pub fn verified_peer(chain: Option<&[CertificateDer<'_>]>) -> Result<VerifiedPeer, PeerError> {
+pub fn verified_peer(
+    chain: Option<&[CertificateDer<'_>]>,
+) -> Result<VerifiedPeer, PeerError> {
     let _ = chain;
     Err(PeerError::NoCertificate)
 }
