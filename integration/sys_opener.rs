@@ -17,7 +17,7 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::task::JoinSet;
 
 /// The tests of this file, by name.
-pub(crate) const TESTS: &[(&str, fn() -> Result<(), String>)] = &[
+pub(crate) const TESTS: crate::Tests = &[
     ("listens_in_a_fresh_namespace", listens_in_a_fresh_namespace),
     ("all_ports_or_none", all_ports_or_none),
     ("two_openers_share_ports_if_asked", two_openers_share_ports_if_asked),
@@ -244,6 +244,8 @@ const V6_ANY: IpAddr = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
 const NOT_HERE: io::ErrorKind = io::ErrorKind::AddrNotAvailable;
 
 fn on_runtime(test: impl Future<Output = Checked>) -> Result<(), String> {
+    // Whatever is missing, this is the error that names the remedy.
+    bare_namespace().map_err(|error| error.to_string())?;
     let runtime = runtime().map_err(|error| error.to_string())?;
     runtime.block_on(test).map_err(|error| error.to_string())
 }
@@ -262,7 +264,7 @@ fn namespace() -> Result<Netns, Box<dyn Error>> {
 /// A new namespace in which there was never a socket.
 fn bare_namespace() -> Result<Netns, Box<dyn Error>> {
     Netns::create().map_err(|error| {
-        let remedy = "run the tests as root, or as `unshare -rUmn cargo test`";
+        let remedy = "run as root, or `unshare -rUmn cargo test --test integration`";
         format!("cannot make a network namespace ({error}): {remedy}").into()
     })
 }
