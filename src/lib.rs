@@ -31,6 +31,7 @@ pub mod path;
 pub mod pods;
 
 pub mod lifecycle;
+pub mod version;
 
 pub mod app;
 pub mod cli;
