@@ -1,1 +1,3 @@
 //! The verbs other than proxy.
+
+pub mod lab;
