@@ -1,7 +1,7 @@
 //! The mesh as immutable values.
 //!
-//! Control code builds a [`Delta`], the [`Publisher`] turns it into the next [`Snapshot`], and every
-//! reader holds a [`View`]. No lock is shared between the one writer and the readers.
+//! Control code builds a [`Delta`], the [`Publisher`] turns it into the next [`Snapshot`], and
+//! every reader holds a [`View`]. No lock is shared between the one writer and the readers.
 
 mod addr;
 mod delta;
@@ -20,8 +20,8 @@ pub use policy::{
     Action, Group, Match, Policy, PolicyKey, Rule, Scope, ServiceAccountRef, StringMatch,
 };
 pub use service::{
-    Endpoint, GatewayAddress, GatewayRef, HealthPolicy, IpFamilies, LoadBalancer,
-    LoadBalancerMode, PortMap, RoutingScope, Service, ServiceKey, Visibility, WeightedWaypoint,
+    Endpoint, GatewayAddress, GatewayRef, HealthPolicy, IpFamilies, LoadBalancer, LoadBalancerMode,
+    PortMap, RoutingScope, Service, ServiceKey, Visibility, WeightedWaypoint,
 };
 pub use snapshot::{Address, Snapshot};
 pub use view::{Publisher, View};

@@ -5,6 +5,7 @@
 pub mod clock;
 pub mod netns;
 pub mod opener;
+pub mod private_dir;
 pub mod process;
 pub mod seqpacket;
 pub mod socket;
