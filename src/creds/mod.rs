@@ -3,10 +3,22 @@
 //! Everyone else gets finished TLS configurations through [`Credentials`].
 
 pub mod devca;
+mod issuer;
+mod keeper;
 mod keys;
+mod material;
 mod rota;
 mod store;
+mod tls;
 mod verify;
 
-pub use store::{CertificateInfo, CertificateState, Credentials, CredentialsError, Keeper};
-pub use verify::{PeerError, verified_peer};
+pub use issuer::{IssueError, IssueRequest, Issued, Issuer};
+pub use keeper::{Keeper, Settings};
+pub use store::{CertificateInfo, CertificateState, Credentials, CredentialsError};
+pub use tls::{
+    explain, is_about_identity, negotiated_h2, peer_refusal, tls_error, unsent_server_name,
+};
+pub use verify::{
+    CHAIN_BYTES_MAX, CHAIN_CERTIFICATES_MAX, NAMES_MAX, PeerError, PeerRefusal,
+    SPIFFE_ID_BYTES_MAX, verified_peer,
+};

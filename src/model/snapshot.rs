@@ -13,6 +13,8 @@ use super::{
 };
 
 pub(super) type Endpoints = BTreeMap<Arc<str>, Endpoint>;
+/// Namespace and name of a pod.
+type PodKey = (Arc<str>, Arc<str>);
 
 /// The mesh at one generation. Copying one is cheap; nothing in it changes after publication.
 #[derive(Clone, Debug, Default)]
@@ -20,7 +22,7 @@ pub struct Snapshot {
     pub(super) generation: u64,
     pub(super) workloads: Shards<Arc<str>, Arc<Workload>>,
     pub(super) uids_by_addr: Shards<NetworkAddr, Vec<Arc<str>>>,
-    pub(super) uids_by_pod: Shards<(Arc<str>, Arc<str>), Vec<Arc<str>>>,
+    pub(super) uids_by_pod: Shards<PodKey, Vec<Arc<str>>>,
     pub(super) services: Shards<ServiceKey, Arc<Service>>,
     /// Endpoints by service, also of services that have not arrived yet.
     pub(super) endpoints: Shards<ServiceKey, Arc<Endpoints>>,
@@ -108,7 +110,7 @@ impl Snapshot {
     }
 
     fn service_by_cidr(&self, addr: &NetworkAddr, client: Option<&str>) -> Option<&Arc<Service>> {
-        let mut chosen: Option<((bool, u8, bool), &Arc<Service>)> = None;
+        let mut chosen = None;
         for (network, net, key) in self.cidr_vips.iter() {
             if *network != addr.network || !net.contains(&addr.ip) {
                 continue;

@@ -1,5 +1,28 @@
 //! The data path, rooms in visiting order.
 
-mod host;
+mod accept;
+mod worker;
 
-pub use host::{PodHost, PodSpec, StartError};
+mod outbound;
+
+mod inbound;
+
+mod passthrough;
+
+mod hello;
+mod tunnel;
+
+mod dial;
+mod pipe;
+mod session;
+
+mod budget;
+mod buffers;
+mod connections;
+mod headers;
+mod host;
+mod pod;
+mod refusal;
+mod room;
+
+pub use host::{Handles, PodHost, PodSpec, StartError};

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::time::Duration;
 
 use nix::sys::socket::{setsockopt, sockopt::IpBindAddressNoPort};
@@ -133,6 +133,20 @@ fn canonical(address: SocketAddr) -> SocketAddr {
 
 fn keepalive_seconds(asked: Duration) -> Duration {
     Duration::from_secs(asked.as_secs().clamp(1, KEEPALIVE_SECONDS_MAX))
+}
+
+/// Bytes written to the socket that the peer has not acknowledged yet.
+#[expect(unsafe_code, reason = "an ioctl without a safe wrapper")]
+pub fn unsent(socket: &impl AsFd) -> io::Result<usize> {
+    let mut count: libc::c_int = 0;
+    let fd = socket.as_fd().as_raw_fd();
+    // SAFETY: SIOCOUTQ (TIOCOUTQ) writes one int, to a place that outlives the call.
+    // JUSTIFICATION: neither nix nor socket2 offers this request.
+    let result = unsafe { libc::ioctl(fd, libc::TIOCOUTQ, &raw mut count) };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(usize::try_from(count).unwrap_or(0))
 }
 
 #[cfg(test)]

@@ -76,6 +76,17 @@ impl fmt::Display for Authority {
     }
 }
 
+impl fmt::Display for AuthorityError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Host => "the host is neither an address nor a host name",
+            Self::Port => "the port is not 1 to 65535",
+        })
+    }
+}
+
+impl std::error::Error for AuthorityError {}
+
 #[cfg(test)]
 mod tests {
     use super::*;

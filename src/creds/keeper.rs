@@ -1,0 +1,184 @@
+//! The writer: carries out the rota, validates, publishes.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
+use tracing::{debug, info, warn};
+
+use super::issuer::{IssueRequest, Issuer};
+use super::keys::PrivateKey;
+use super::material::Material;
+use super::rota::{Fetch, Now, Priority, Rota, Ticket};
+use super::store::{Credentials, Shared, Slot};
+use super::tls::Tls;
+use crate::sys::clock::Clock;
+use crate::wire::spiffe::Identity;
+
+/// How long an issuer may take for one certificate.
+const FETCH_DEADLINE: Duration = Duration::from_secs(30);
+/// The keeper looks at the wall clock at least this often: a clock that was set, or a machine that
+/// slept, is noticed within this time (promise R8).
+const LOOK_AT_LEAST: Duration = Duration::from_secs(4);
+
+/// How certificates are asked for and used.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// TLS 1.2 besides 1.3.
+    pub tls12: bool,
+    /// Only the post-quantum hybrid key exchange; rules out TLS 1.2.
+    pub pqc_only: bool,
+    /// The lifetime to ask for.
+    pub certificate_ttl: Duration,
+}
+
+/// The writer: fetches and renews certificates. It lives on the control thread.
+#[derive(Debug)]
+pub struct Keeper {
+    shared: Arc<Shared>,
+    issuer: Arc<dyn Issuer>,
+    ttl: Duration,
+    tls: Tls,
+    rota: Rota,
+    /// The stays that the rota knows of.
+    known: HashMap<Identity, Arc<Slot>>,
+    fetches: JoinSet<Result<Material, Arc<str>>>,
+    tickets: HashMap<Id, (Ticket, AbortHandle)>,
+}
+
+impl Keeper {
+    /// The writer and the readers' handle. Nothing is fetched before [`Keeper::run`].
+    pub fn new(settings: Settings, issuer: Arc<dyn Issuer>, clock: Clock) -> (Self, Credentials) {
+        let Settings { tls12, pqc_only, certificate_ttl } = settings;
+        let shared = Arc::new(Shared::new(clock.clone()));
+        let keeper = Self {
+            shared: Arc::clone(&shared),
+            issuer,
+            ttl: certificate_ttl,
+            tls: Tls::new(tls12, pqc_only, clock),
+            rota: Rota::new(fastrand::Rng::new()),
+            known: HashMap::new(),
+            fetches: JoinSet::new(),
+            tickets: HashMap::new(),
+        };
+        (keeper, Credentials { shared })
+    }
+
+    /// Fetches and renews until the future is dropped; then readers that wait are told so, and
+    /// valid certificates go on being served until they expire.
+    pub async fn run(mut self) {
+        loop {
+            self.take_changes();
+            for fetch in self.rota.due(self.now()) {
+                self.start(fetch);
+            }
+            let idle = self.rota.idle(self.now()).map_or(LOOK_AT_LEAST, |d| d.min(LOOK_AT_LEAST));
+            tokio::select! {
+                biased;
+                () = self.shared.wake.notified() => {}
+                Some(ended) = self.fetches.join_next_with_id() => self.finish(ended),
+                () = tokio::time::sleep(idle) => {}
+            }
+        }
+    }
+
+    fn now(&self) -> Now {
+        Now { monotonic: self.shared.clock.monotonic(), wall: self.shared.clock.wall() }
+    }
+
+    /// Brings the rota up to date with who is here and who is waited for.
+    fn take_changes(&mut self) {
+        let now = self.now();
+        for identity in self.shared.take_changed() {
+            let slot = self.shared.slot(&identity);
+            let known = self.known.get(&identity);
+            let same = matches!((&slot, known), (Some(a), Some(b)) if Arc::ptr_eq(a, b));
+            if !same && self.known.remove(&identity).is_some() {
+                self.forget(&identity);
+            }
+            let Some(slot) = slot else { continue };
+            let waited_for = slot.waited_for();
+            let priority = if waited_for { Priority::RealTime } else { Priority::Warmup };
+            self.rota.want(&identity, priority, now);
+            self.known.insert(identity, slot);
+        }
+    }
+
+    fn forget(&mut self, identity: &Identity) {
+        let Some(ticket) = self.rota.forget(identity) else { return };
+        // Ending the fetch drops the key it made.
+        for (_, abort) in self.tickets.values().filter(|(other, _)| *other == ticket) {
+            abort.abort();
+        }
+    }
+
+    fn start(&mut self, Fetch { ticket, identity }: Fetch) {
+        debug!(%identity, "fetching a certificate");
+        let fetch = fetch(
+            Arc::clone(&self.issuer),
+            identity,
+            self.ttl,
+            (self.tls.clone(), self.shared.clock.clone()),
+        );
+        let abort = self.fetches.spawn(fetch);
+        self.tickets.insert(abort.id(), (ticket, abort));
+    }
+
+    fn finish(&mut self, ended: Result<(Id, Result<Material, Arc<str>>), JoinError>) {
+        let (id, outcome) = match ended {
+            Ok((id, outcome)) => (id, outcome),
+            Err(error) => (error.id(), Err(Arc::from("the fetch broke off"))),
+        };
+        let Some((ticket, _)) = self.tickets.remove(&id) else { return };
+        let now = self.now();
+        match outcome {
+            Ok(material) => {
+                let validity = material.validity;
+                let Some(identity) = self.rota.succeeded(ticket, validity, now) else { return };
+                let lives = validity.not_after.duration_since(now.wall).unwrap_or_default();
+                info!(%identity, ?lives, "certificate issued");
+                if let Some(slot) = self.known.get(&identity) {
+                    slot.publish(material, now.wall);
+                }
+            }
+            Err(error) => {
+                let Some((identity, pause)) = self.rota.failed(ticket, now) else { return };
+                warn!(%identity, %error, retry_in = ?pause, "no certificate");
+                if let Some(slot) = self.known.get(&identity) {
+                    slot.fail(error);
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        self.shared.stop();
+    }
+}
+
+/// One certificate, from a fresh key to validated material.
+async fn fetch(
+    issuer: Arc<dyn Issuer>,
+    identity: Identity,
+    ttl: Duration,
+    (tls, clock): (Tls, Clock),
+) -> Result<Material, Arc<str>> {
+    let key = PrivateKey::generate().map_err(said)?;
+    let csr = key.request(&identity).map_err(said)?;
+    let request = IssueRequest { identity: identity.clone(), csr, ttl };
+    let issued = match tokio::time::timeout(FETCH_DEADLINE, issuer.issue(request)).await {
+        Ok(issued) => issued.map_err(said)?,
+        Err(_) => {
+            let seconds = FETCH_DEADLINE.as_secs();
+            return Err(format!("the issuer did not answer within {seconds} s").into());
+        }
+    };
+    Material::validated(issued, key, &identity, (&tls, clock.wall())).map_err(said)
+}
+
+fn said(error: impl std::fmt::Display) -> Arc<str> {
+    error.to_string().into()
+}

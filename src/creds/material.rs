@@ -1,0 +1,180 @@
+//! One generation of one identity's credentials: validated, then immutable.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use arc_swap::ArcSwap;
+use rustls::client::danger::ServerCertVerifier;
+use rustls::server::danger::ClientCertVerifier;
+use rustls::sign::CertifiedKey;
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use rustls_pki_types::CertificateDer;
+use x509_parser::time::ASN1Time;
+
+use super::issuer::Issued;
+use super::keys::{HandshakeKey, PrivateKey};
+use super::tls::{Tls, explain, unix_time, unsent_server_name};
+use crate::wire::spiffe::Identity;
+
+/// Client configurations kept per generation, one for each list of expected identities.
+const CLIENT_CONFIGS_MAX: usize = 256;
+
+/// When a chain is valid: the overlap of the certificates in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Validity {
+    /// From this wall time on.
+    pub(super) not_before: SystemTime,
+    /// Until this wall time.
+    pub(super) not_after: SystemTime,
+}
+
+/// A certificate with its key, as finished TLS configurations. The key is shared by all of them
+/// and goes with the last one.
+#[derive(Debug)]
+pub(super) struct Material {
+    /// Leaf and intermediates.
+    pub(super) chain: Vec<CertificateDer<'static>>,
+    /// Trust anchors, as they came.
+    pub(super) roots: Vec<CertificateDer<'static>>,
+    /// When the chain is valid.
+    pub(super) validity: Validity,
+    /// For tunnels that arrive.
+    pub(super) server: Arc<ServerConfig>,
+    tls: Tls,
+    anchors: Arc<RootCertStore>,
+    client: ClientConfig,
+    clients: ArcSwap<ClientConfigs>,
+}
+
+type ClientConfigs = HashMap<Arc<[Identity]>, Arc<ClientConfig>>;
+
+/// Why what the issuer sent is not published (promise K3).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Unfit {
+    /// No certificate in the answer.
+    Empty,
+    /// No trust anchor in the answer that can be used.
+    NoAnchors,
+    /// The certificate is not for the key it was asked for.
+    OtherKey,
+    /// A certificate cannot be read.
+    Unreadable,
+    /// A peer with our own rules would refuse it, for this reason.
+    Refused(String),
+}
+
+impl Material {
+    /// Credentials from an issuer's answer, if a peer with our own rules would accept them now,
+    /// as a server and as a client.
+    pub(super) fn validated(
+        issued: Issued,
+        key: PrivateKey,
+        identity: &Identity,
+        (tls, now): (&Tls, SystemTime),
+    ) -> Result<Self, Unfit> {
+        let Issued { chain, roots } = issued;
+        let (leaf, intermediates) = chain.split_first().ok_or(Unfit::Empty)?;
+        let mut anchors = RootCertStore::empty();
+        anchors.add_parsable_certificates(roots.iter().cloned());
+        if anchors.is_empty() {
+            return Err(Unfit::NoAnchors);
+        }
+        let anchors = Arc::new(anchors);
+        let trust_domain: Arc<str> = identity.trust_domain().into();
+        let unix_now = unix_time(now);
+        tls.server_verifier(Arc::clone(&anchors), Arc::from([identity.clone()]))
+            .verify_server_cert(leaf, intermediates, &unsent_server_name(), &[], unix_now)
+            .map_err(refused)?;
+        tls.client_verifier(Arc::clone(&anchors), Arc::clone(&trust_domain))
+            .and_then(|verifier| verifier.verify_client_cert(leaf, intermediates, unix_now))
+            .map_err(refused)?;
+        let validity = Validity::of(&chain).ok_or(Unfit::Unreadable)?;
+        if now >= validity.not_after || now < validity.not_before {
+            return Err(Unfit::Refused("an intermediate certificate is not valid now".into()));
+        }
+        let key = Arc::new(HandshakeKey::new(Arc::new(key)));
+        let certified = Arc::new(CertifiedKey::new(chain.clone(), key));
+        certified.keys_match().map_err(|_| Unfit::OtherKey)?;
+        let server = tls
+            .server(Arc::clone(&certified), Arc::clone(&anchors), trust_domain)
+            .map_err(refused)?;
+        let client = tls.client(certified, Arc::clone(&anchors)).map_err(refused)?;
+        Ok(Self {
+            chain,
+            roots,
+            validity,
+            server: Arc::new(server),
+            tls: tls.clone(),
+            anchors,
+            client,
+            clients: ArcSwap::default(),
+        })
+    }
+
+    /// The configuration for tunnels to one of `expected`: made at the first call, then shared.
+    pub(super) fn client(&self, expected: &[Identity]) -> Arc<ClientConfig> {
+        if let Some(config) = self.clients.load().get(expected) {
+            return Arc::clone(config);
+        }
+        let expected: Arc<[Identity]> = expected.into();
+        let anchors = Arc::clone(&self.anchors);
+        let made = Arc::new(self.tls.expecting(&self.client, anchors, Arc::clone(&expected)));
+        self.clients.rcu(|clients| {
+            // Full means that the mesh's lists change: old ones are as good as any to forget.
+            let full = clients.len() >= CLIENT_CONFIGS_MAX;
+            let mut clients = if full { ClientConfigs::new() } else { ClientConfigs::clone(clients) };
+            clients.insert(Arc::clone(&expected), Arc::clone(&made));
+            clients
+        });
+        made
+    }
+}
+
+impl Validity {
+    /// The overlap of the validity of all certificates of a chain; `None` if one is unreadable.
+    fn of(chain: &[CertificateDer<'_>]) -> Option<Self> {
+        let mut overlap: Option<Self> = None;
+        for der in chain {
+            let (_, certificate) = x509_parser::parse_x509_certificate(der).ok()?;
+            let not_before = wall_time(certificate.validity().not_before)?;
+            let not_after = wall_time(certificate.validity().not_after)?;
+            overlap = Some(match overlap {
+                None => Self { not_before, not_after },
+                Some(so_far) => Self {
+                    not_before: so_far.not_before.max(not_before),
+                    not_after: so_far.not_after.min(not_after),
+                },
+            });
+        }
+        overlap
+    }
+}
+
+impl fmt::Display for Unfit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Empty => f.write_str("the issuer sent no certificate"),
+            Self::NoAnchors => f.write_str("the issuer sent no usable trust anchor"),
+            Self::OtherKey => f.write_str("the issued certificate is for another key"),
+            Self::Unreadable => f.write_str("the issued certificate cannot be read"),
+            Self::Refused(reason) => {
+                write!(f, "peers would refuse the issued certificate: {reason}")
+            }
+        }
+    }
+}
+
+fn refused(error: rustls::Error) -> Unfit {
+    Unfit::Refused(explain(&error))
+}
+
+fn wall_time(time: ASN1Time) -> Option<SystemTime> {
+    let seconds = Duration::from_secs(time.timestamp().unsigned_abs());
+    if time.timestamp() < 0 {
+        SystemTime::UNIX_EPOCH.checked_sub(seconds)
+    } else {
+        SystemTime::UNIX_EPOCH.checked_add(seconds)
+    }
+}

@@ -1,0 +1,212 @@
+//! The first room: accept, count, give the connection to the worker that will keep it.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::future::poll_fn;
+use std::io;
+use std::net::{SocketAddr, TcpListener as StdTcpListener, TcpStream as StdTcpStream};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use tokio::net::{TcpListener, TcpStream};
+
+use super::budget::Place;
+use super::outbound;
+use super::pod::Pod;
+use super::room::Room;
+use super::tunnel::TunnelKey;
+use super::worker::Crew;
+use crate::model::{ClientAddr, OrigDst, canonical};
+use crate::report::{Direction, Early, Failure, Reason, SocketGuard};
+use crate::sys::socket;
+
+/// Connections one listener accepts before it lets others have the worker.
+const BATCH_MAX: usize = 32;
+/// How many connections more than the least busy worker one may have and still be preferred because
+/// it has the tunnel.
+const BUSY_LEAD: usize = 32;
+/// Tunnels one worker remembers the place of; past it everything is forgotten and learned again.
+const PLACES_MAX: usize = 4_096;
+
+/// Which of a pod's listeners a connection came in on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Entrance {
+    /// 15001: the pod opened it.
+    Outbound,
+    /// 15006: for the pod, in plain text.
+    Plaintext,
+    /// 15008: a tunnel.
+    Hbone,
+}
+
+/// An accepted connection: on the worker that keeps it, or with a bare socket on its way there.
+#[derive(Debug)]
+pub(super) struct Accepted<S = TcpStream> {
+    pub(super) socket: S,
+    pub(super) entrance: Entrance,
+    pub(super) pod: Arc<Pod>,
+    pub(super) client: ClientAddr,
+    /// The original destination; for a tunnel the address it was accepted on.
+    pub(super) local: SocketAddr,
+    /// Its places in the budgets of the node and of the pod, and in the gauge.
+    pub(super) guards: (Place, Place, SocketGuard),
+    /// Its places among the handshakes, for a tunnel.
+    pub(super) handshake: Option<(Place, Place)>,
+    pub(super) at: Instant,
+}
+
+/// Where the tunnels of this worker's pods live.
+#[derive(Debug, Default)]
+pub(super) struct Places(RefCell<HashMap<TunnelKey, usize>>);
+
+impl Entrance {
+    fn direction(self) -> Direction {
+        match self {
+            Self::Outbound => Direction::Outbound,
+            Self::Plaintext | Self::Hbone => Direction::Inbound,
+        }
+    }
+}
+
+/// Accepts until the task is ended. An accept that fails for lack of resources is followed by a
+/// pause, because the queue is still there and asking again at once would only spin.
+pub(super) async fn listen(
+    listener: StdTcpListener,
+    entrance: Entrance,
+    pod: Arc<Pod>,
+    room: Rc<Room>,
+    crew: Rc<Crew>,
+) {
+    let listener = match TcpListener::from_std(listener) {
+        Ok(listener) => listener,
+        Err(error) => {
+            tracing::error!(pod = %pod.spec.name, ?entrance, %error, "cannot listen");
+            return;
+        }
+    };
+    let pause = Duration::from_millis(room.shared.limits.accept_backoff_ms);
+    loop {
+        match batch(&listener, entrance, &pod, (&room, &crew)).await {
+            Ok(()) => tokio::task::yield_now().await,
+            Err(error) if is_about_the_client(&error) => {}
+            Err(error) => {
+                tracing::warn!(pod = %pod.spec.name, ?entrance, %error, "cannot accept");
+                tokio::time::sleep(pause).await;
+            }
+        }
+    }
+}
+
+async fn batch(
+    listener: &TcpListener,
+    entrance: Entrance,
+    pod: &Arc<Pod>,
+    (room, crew): (&Rc<Room>, &Rc<Crew>),
+) -> io::Result<()> {
+    let (socket, peer) = listener.accept().await?;
+    take(socket, peer, (entrance, pod), (room, crew));
+    for _ in 1..BATCH_MAX {
+        let more = poll_fn(|cx| match listener.poll_accept(cx) {
+            Poll::Ready(accepted) => Poll::Ready(Some(accepted)),
+            Poll::Pending => Poll::Ready(None),
+        });
+        let Some(accepted) = more.await else { return Ok(()) };
+        let (socket, peer) = accepted?;
+        take(socket, peer, (entrance, pod), (room, crew));
+    }
+    Ok(())
+}
+
+fn take(
+    socket: TcpStream,
+    peer: SocketAddr,
+    (entrance, pod): (Entrance, &Arc<Pod>),
+    (room, crew): (&Rc<Room>, &Rc<Crew>),
+) {
+    let client = ClientAddr(canonical(peer));
+    let own = socket.local_addr().map_or(client.0, canonical);
+    let local = match entrance {
+        Entrance::Hbone => own,
+        _ => socket::original_destination(&socket).map_or(own, canonical),
+    };
+    let shared = &room.shared;
+    let refuse = |reason: Reason| {
+        let direction = entrance.direction();
+        let early = Early { direction, source: client.0, destination: local };
+        shared.report.refused(early, &Failure::from(reason));
+        let _ = socket::reset_on_close(&socket);
+    };
+    let (Some(node), Some(own)) = (shared.connections.take(), pod.connections.take()) else {
+        return refuse(Reason::TooManyConnections);
+    };
+    let handshake = match entrance {
+        Entrance::Hbone => {
+            let (Some(node), Some(own)) = (shared.handshakes.take(), pod.handshakes.take()) else {
+                return refuse(Reason::TooManyHandshakes);
+            };
+            Some((node, own))
+        }
+        _ => None,
+    };
+    let guards = (node, own, shared.report.socket(entrance.direction()));
+    let at = shared.clock.monotonic();
+    let pod_here = Arc::clone(pod);
+    let accepted =
+        Accepted { socket, entrance, pod: pod_here, client, local, guards, handshake, at };
+    let key = (entrance == Entrance::Outbound && crew.len() > 1)
+        .then(|| outbound::foresee(room, pod, client, OrigDst(local)))
+        .flatten();
+    crew.place(accepted, key, room);
+}
+
+impl Accepted {
+    /// Takes the socket from this worker's reactor, so that another one can keep it.
+    pub(super) fn detach(self) -> io::Result<Accepted<StdTcpStream>> {
+        self.with_socket(TcpStream::into_std)
+    }
+}
+
+impl Accepted<StdTcpStream> {
+    /// Gives the socket to this worker's reactor.
+    pub(super) fn attach(self) -> io::Result<Accepted> {
+        self.with_socket(TcpStream::from_std)
+    }
+}
+
+impl<S> Accepted<S> {
+    fn with_socket<T>(self, change: impl FnOnce(S) -> io::Result<T>) -> io::Result<Accepted<T>> {
+        let Self { socket, entrance, pod, client, local, guards, handshake, at } = self;
+        let socket = change(socket)?;
+        Ok(Accepted { socket, entrance, pod, client, local, guards, handshake, at })
+    }
+}
+
+impl Places {
+    /// The worker for a tunnel: the one that has it, unless that one is busy.
+    pub(super) fn choose(&self, key: TunnelKey, loads: &[usize], least: usize) -> usize {
+        let mut places = self.0.borrow_mut();
+        if let Some(&known) = places.get(&key)
+            && loads[known] <= loads[least] + BUSY_LEAD
+        {
+            return known;
+        }
+        if places.len() >= PLACES_MAX {
+            places.clear();
+        }
+        places.insert(key, least);
+        least
+    }
+
+    /// Forgets the tunnels of a pod that leaves.
+    pub(super) fn forget(&self, pod: u64) {
+        self.0.borrow_mut().retain(|key, _| key.pod != pod);
+    }
+}
+
+/// Errors of one connection that died in the queue, not of the listener.
+fn is_about_the_client(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted, PermissionDenied};
+    matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted | PermissionDenied)
+}

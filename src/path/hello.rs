@@ -1,0 +1,60 @@
+//! TLS on both sides of a tunnel: from a TCP connection to a verified peer.
+
+use std::io;
+use std::sync::Arc;
+
+use rustls::{ClientConfig, ServerConfig};
+use rustls_pki_types::ServerName;
+use tokio::net::TcpStream;
+use tokio_rustls::{TlsAcceptor, TlsConnector, client, server};
+
+use crate::creds::verified_peer;
+use crate::model::{Hop, VerifiedPeer};
+use crate::report::{Failure, Reason};
+
+/// What both sides speak inside TLS (spec hbone 2).
+const ALPN: &[u8] = b"h2";
+
+/// Answers a handshake on 15008: who the peer is, or why it is refused.
+pub(super) async fn accept(
+    socket: TcpStream,
+    config: Arc<ServerConfig>,
+) -> Result<(server::TlsStream<TcpStream>, VerifiedPeer), Failure> {
+    let stream = TlsAcceptor::from(config)
+        .accept(socket)
+        .await
+        .map_err(|error| failed(Reason::TlsHandshake, &error))?;
+    let (_, session) = stream.get_ref();
+    if session.alpn_protocol() != Some(ALPN) {
+        return Err(Failure::new(Reason::NoAlpn, "the peer did not negotiate h2"));
+    }
+    let peer = verified_peer(session.peer_certificates())
+        .map_err(|error| Failure::new(Reason::PeerIdentity, error))?;
+    Ok((stream, peer))
+}
+
+/// Opens a handshake to a hop. The expected identities are part of the configuration.
+pub(super) async fn connect(
+    socket: TcpStream,
+    hop: Hop,
+    config: Arc<ClientConfig>,
+) -> Result<client::TlsStream<TcpStream>, Failure> {
+    // Never sent and never checked: peers are known by their SPIFFE identity.
+    let name = ServerName::IpAddress(hop.0.ip().into());
+    let stream = TlsConnector::from(config)
+        .connect(name, socket)
+        .await
+        .map_err(|error| failed(Reason::TunnelTls, &error))?;
+    if stream.get_ref().1.alpn_protocol() != Some(ALPN) {
+        return Err(Failure::new(Reason::TunnelTls, "the far side did not negotiate h2"));
+    }
+    Ok(stream)
+}
+
+fn failed(reason: Reason, error: &io::Error) -> Failure {
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    match inner {
+        Some(inner) => Failure::new(reason, inner),
+        None => Failure::new(reason, error),
+    }
+}

@@ -1,0 +1,310 @@
+//! Journey 2: a tunnel from another node, and the streams in it (spec hbone 6).
+
+use std::net::IpAddr;
+use std::pin::pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{HeaderMap, Method, StatusCode};
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout_at};
+
+use super::accept::Accepted;
+use super::budget::Place;
+use super::connections::Connection;
+use super::outbound::until_cut;
+use super::pipe::{self, Around};
+use super::pod::Pod;
+use super::room::Room;
+use super::tunnel::server::{Incoming, Server};
+use super::{dial, headers, hello, refusal, session};
+use crate::decide::{self, Client, Delivery, Facts};
+use crate::model::{ClientAddr, NetworkAddr, PodIp, VerifiedPeer, Workload};
+use crate::report::{
+    Connection as Described, Direction, Early, Failure, Reason, Side, SocketGuard, Transport,
+};
+use crate::wire::authority::Authority;
+use crate::wire::baggage::Baggage;
+use crate::wire::traceparent::TraceParent;
+use crate::wire::{forwarded, proxy_header};
+
+type Tls = tokio_rustls::server::TlsStream<TcpStream>;
+
+/// What all streams of one tunnel have in common.
+struct Tunnel {
+    room: Rc<Room>,
+    pod: Arc<Pod>,
+    peer: VerifiedPeer,
+    client: ClientAddr,
+    local: std::net::SocketAddr,
+    // Held until the last stream is done.
+    _guards: (Place, Place, SocketGuard),
+}
+
+/// Serves one connection to 15008 from its first byte to its last.
+pub(super) async fn serve(accepted: Accepted, room: Rc<Room>) {
+    let (client, local) = (accepted.client, accepted.local);
+    let connection = room.connections.enter(accepted.pod.id);
+    let report = room.shared.report.clone();
+    let result = tunnel(accepted, room, &connection).await;
+    if let Err(failure) = result {
+        let early = Early { direction: Direction::Inbound, source: client.0, destination: local };
+        report.refused(early, &failure);
+    }
+}
+
+async fn tunnel(
+    accepted: Accepted,
+    room: Rc<Room>,
+    connection: &Connection,
+) -> Result<(), Failure> {
+    let Accepted { socket, pod, client, local, guards, handshake, at, .. } = accepted;
+    let budget = Duration::from_millis(room.shared.limits.first_connect_ms);
+    // Waiting for our own record and certificate is not the peer's fault.
+    let waited_from = room.shared.clock.monotonic();
+    let ready = async {
+        let workload = pod.workload(&room.shared).await?;
+        let config = room.shared.credentials.server(&pod.identity(&workload)).await;
+        config.map_err(|error| refusal::from_credentials(&error))
+    };
+    let config = until_cut(connection, ready).await?;
+    let waited = room.shared.clock.monotonic().duration_since(waited_from);
+    let deadline = Instant::from_std(at) + budget + waited;
+    let late = || Failure::new(Reason::FirstConnectTimeout, "no whole CONNECT in time");
+    let hello = async {
+        let (tls, peer) = hello::accept(socket, config).await?;
+        let server = Server::start(tls, &room.tunnel_settings()).await;
+        Ok((server.map_err(|error| Failure::new(Reason::Http2, error))?, peer))
+    };
+    let hello = async { timeout_at(deadline, hello).await.unwrap_or_else(|_| Err(late())) };
+    let (server, peer) = until_cut(connection, hello).await?;
+    drop(handshake);
+    let tunnel = Rc::new(Tunnel { room, pod, peer, client, local, _guards: guards });
+    streams(server, &tunnel, connection, deadline).await
+}
+
+/// Takes streams until the peer has gone. The first whole CONNECT must arrive by `deadline`; after
+/// it the tunnel is never ended for being idle.
+async fn streams(
+    mut server: Server<Tls>,
+    tunnel: &Rc<Tunnel>,
+    connection: &Connection,
+    deadline: Instant,
+) -> Result<(), Failure> {
+    let mut dead = pin!(server.watch());
+    let (mut carried, mut closing) = (false, false);
+    loop {
+        tokio::select! {
+            biased;
+            failure = connection.cut() => {
+                // Streams of this tunnel are being cut as well: let their resets leave.
+                server.flush().await;
+                return if carried { Ok(()) } else { Err(failure) };
+            }
+            () = connection.draining(), if !closing => {
+                closing = true;
+                server.close();
+            }
+            () = &mut dead => {
+                tracing::warn!(peer = %tunnel.client.0, "tunnel lost: the peer is silent");
+                return Ok(());
+            }
+            () = tokio::time::sleep_until(deadline), if !carried => {
+                return Err(Failure::new(Reason::FirstConnectTimeout, "no whole CONNECT in time"));
+            }
+            incoming = server.next() => match incoming {
+                None => return Ok(()),
+                Some(Err(error)) if carried => {
+                    tracing::debug!(peer = %tunnel.client.0, %error, "tunnel ended");
+                    return Ok(());
+                }
+                Some(Err(error)) => return Err(Failure::new(Reason::Http2, error)),
+                Some(Ok(incoming)) => {
+                    carried = true;
+                    let tunnel = Rc::clone(tunnel);
+                    let tasks = tunnel.room.tasks.clone();
+                    tasks.spawn(async move { stream(incoming, &tunnel).await });
+                }
+            },
+        }
+    }
+}
+
+async fn stream(incoming: Incoming, tunnel: &Tunnel) {
+    let room = &tunnel.room;
+    let connection = room.connections.enter(tunnel.pod.id);
+    match admit(&incoming, tunnel).await {
+        Ok(admitted) => deliver(incoming, admitted, tunnel, &connection).await,
+        Err((status, failure)) => {
+            let early = Early {
+                direction: Direction::Inbound,
+                source: tunnel.client.0,
+                destination: tunnel.local,
+            };
+            room.shared.report.refused(early, &failure);
+            incoming.refuse(status);
+        }
+    }
+}
+
+/// A CONNECT that is for us.
+struct Admitted {
+    workload: Arc<Workload>,
+    authority: Authority,
+    delivery: Delivery,
+    host: Option<String>,
+    claimed: Option<Arc<Baggage>>,
+    from_gateway: bool,
+    trace: TraceParent,
+}
+
+async fn admit(incoming: &Incoming, tunnel: &Tunnel) -> Result<Admitted, (StatusCode, Failure)> {
+    let head = &incoming.head;
+    let shared = &tunnel.room.shared;
+    if head.method() != Method::CONNECT {
+        let failure = Failure::new(Reason::NotConnect, head.method());
+        return Err((StatusCode::BAD_REQUEST, failure));
+    }
+    let authority = head.uri().authority().map_or("", |authority| authority.as_str());
+    let authority = authority.parse::<Authority>().map_err(|error| {
+        let detail = format!("{authority:?}: {error}");
+        (StatusCode::BAD_REQUEST, Failure::new(Reason::BadAuthority, detail))
+    })?;
+    let workload = tunnel.pod.workload(shared).await;
+    let workload = workload.map_err(|failure| (StatusCode::SERVICE_UNAVAILABLE, failure))?;
+    let snapshot = shared.view.load();
+    let local = PodIp(tunnel.local.ip());
+    let delivery = decide::admit(&snapshot, &workload, local, &shared.network, &authority)
+        .map_err(refusal::from_admission)?;
+    let host = forwarded::host(headers::values(head.headers(), &headers::FORWARDED));
+    let claimed = shared
+        .config
+        .response_baggage
+        .then(|| Baggage::parse(headers::values(head.headers(), &headers::BAGGAGE)));
+    let network = head.headers().get(&headers::FORWARDED_NETWORK);
+    let from_gateway = network
+        .is_some_and(|network| !network.as_bytes().eq_ignore_ascii_case(shared.network.as_bytes()));
+    let trace = head.headers().get(&headers::TRACEPARENT);
+    let trace = trace.and_then(|value| TraceParent::parse(value.as_bytes())).unwrap_or_else(|| {
+        let mut rng = tunnel.room.rng.borrow_mut();
+        TraceParent::new(rng.u128(1..), rng.u64(1..))
+    });
+    let claimed = claimed.flatten().map(Arc::new);
+    Ok(Admitted { workload, authority, delivery, host, claimed, from_gateway, trace })
+}
+
+async fn deliver(
+    mut incoming: Incoming,
+    admitted: Admitted,
+    tunnel: &Tunnel,
+    connection: &Connection,
+) {
+    let room = &tunnel.room;
+    let live = room.shared.report.opened(&tunnel.pod.spec.uid, describe(&admitted, tunnel));
+    let facts = Facts {
+        workload_uid: Arc::clone(&admitted.workload.uid),
+        client: Client::Verified(tunnel.peer.clone()),
+        source_ip: tunnel.client.0.ip(),
+        destination: admitted.delivery.destination,
+    };
+    let opened = async {
+        let session = session::open(room, connection, &facts)
+            .await
+            .map_err(|failure| (StatusCode::UNAUTHORIZED, failure))?;
+        let (source, target) = leg(&admitted, tunnel);
+        dial::to_application(&session, &room.shared, &tunnel.pod, source, target)
+            .await
+            .map_err(|failure| (StatusCode::SERVICE_UNAVAILABLE, failure))
+    };
+    let opened = tokio::select! {
+        biased;
+        failure = connection.cut() => Err((StatusCode::UNAUTHORIZED, failure)),
+        () = incoming.abandoned() => {
+            return live.finish(Err(Failure::new(Reason::PeerReset, "before the answer")));
+        }
+        opened = opened => opened,
+    };
+    let mut application = match opened {
+        Ok(application) => application,
+        Err((status, failure)) => {
+            incoming.refuse(status);
+            return live.finish(Err(failure));
+        }
+    };
+    let mut answer = HeaderMap::new();
+    if room.shared.config.response_baggage {
+        let own = headers::baggage_of(&admitted.workload).emit();
+        headers::put(&mut answer, headers::BAGGAGE, &own);
+    }
+    let stream = match incoming.accept(answer) {
+        Ok(stream) => stream,
+        Err(error) => return live.finish(Err(Failure::new(Reason::PeerReset, error))),
+    };
+    if let Some(named) = admitted.delivery.proxy_header {
+        let identity = tunnel.peer.identity().to_string();
+        let header = proxy_header::encode(tunnel.client.0, named, Some(&identity));
+        if let Err(error) = application.write_all(&header).await {
+            drop(stream);
+            return live.finish(Err(Failure::new(Reason::ApplicationReset, error)));
+        }
+    }
+    let around =
+        Around { connection, buffers: &room.buffers, live: &live, direction: Direction::Inbound };
+    let result = pipe::tunnel(application, stream, &around).await;
+    live.finish(result);
+}
+
+/// Which address the application sees, and where it is dialled (spec hbone 6, PROXY protocol).
+fn leg(admitted: &Admitted, tunnel: &Tunnel) -> (IpAddr, std::net::SocketAddr) {
+    let mut target = admitted.delivery.destination;
+    let mut source = tunnel.client.0.ip();
+    let local = tunnel.room.shared.config.localhost_app_tunnel;
+    if admitted.delivery.proxy_header.is_some() && local {
+        let loopback: IpAddr = match target.ip() {
+            IpAddr::V4(_) => std::net::Ipv4Addr::LOCALHOST.into(),
+            IpAddr::V6(_) => std::net::Ipv6Addr::LOCALHOST.into(),
+        };
+        target.set_ip(loopback);
+        source = loopback;
+    }
+    (source, target)
+}
+
+fn describe(admitted: &Admitted, tunnel: &Tunnel) -> Described {
+    let shared = &tunnel.room.shared;
+    let snapshot = shared.view.load();
+    let addr = NetworkAddr { network: Arc::clone(&shared.network), ip: tunnel.client.0.ip() };
+    let source = (!admitted.from_gateway).then(|| snapshot.workload_by_addr(&addr).cloned());
+    let by_host = admitted.host.as_deref().and_then(|host| {
+        let named = snapshot.service_by_host(host, Some(&*admitted.workload.namespace))?;
+        snapshot.endpoint(&named.key, &admitted.workload.uid).map(|_| Arc::clone(named))
+    });
+    let port = admitted.delivery.destination.port();
+    let by_port = || {
+        let mut services = admitted.workload.services.iter();
+        let (key, _) = services.find(|(_, ports)| ports.values().any(|target| *target == port))?;
+        snapshot.service(key).cloned()
+    };
+    Described {
+        direction: Direction::Inbound,
+        transport: Transport::Hbone,
+        source: Side {
+            addr: tunnel.client.0,
+            workload: source.flatten(),
+            claimed: admitted.claimed.clone(),
+            identity: Some(tunnel.peer.identity().clone()),
+        },
+        destination: Side {
+            addr: tunnel.local,
+            workload: Some(Arc::clone(&admitted.workload)),
+            claimed: None,
+            identity: Some(tunnel.pod.identity(&admitted.workload)),
+        },
+        authority: Some(admitted.authority.clone()),
+        service: admitted.delivery.service.clone().or(by_host).or_else(by_port),
+        original_destination: admitted.host.as_deref().map(Arc::from),
+        trace_id: Some(admitted.trace.trace_id()),
+    }
+}

@@ -1,0 +1,227 @@
+//! Journey 1: a connection that a pod opened, on its way to the wire (spec hbone 8).
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use tokio::net::TcpStream;
+
+use super::accept::Accepted;
+use super::connections::Connection;
+use super::pipe::{self, Around};
+use super::pod::Pod;
+use super::room::Room;
+use super::tunnel::{Stream, TunnelKey};
+use super::{dial, headers, hello, refusal};
+use crate::decide::{self, Outbound, Route, TunnelRoute};
+use crate::model::{ClientAddr, Hop, OrigDst, Service, Workload};
+use crate::report::{Connection as Described, Direction, Early, Failure, Reason, Side, Transport};
+use crate::sys::socket;
+use crate::wire::traceparent::TraceParent;
+
+/// A captured connection whose way is known.
+struct Routed {
+    source: Arc<Workload>,
+    client: ClientAddr,
+    destination: OrigDst,
+    route: Route,
+}
+
+/// Serves one captured connection from its first byte to its last.
+pub(super) async fn serve(accepted: Accepted, room: Rc<Room>) {
+    let Accepted { socket, pod, client, local, guards, .. } = accepted;
+    let connection = room.connections.enter(pod.id);
+    let _guards = guards;
+    let destination = OrigDst(local);
+    match prepare(&room, &pod, client, destination).await {
+        Ok(routed) => run(socket, routed, &room, &pod, &connection).await,
+        Err(failure) => {
+            let early = Early {
+                direction: Direction::Outbound,
+                source: client.0,
+                destination: destination.0,
+            };
+            room.shared.report.refused(early, &failure);
+            let _ = socket::reset_on_close(&socket);
+        }
+    }
+}
+
+async fn prepare(
+    room: &Room,
+    pod: &Pod,
+    client: ClientAddr,
+    destination: OrigDst,
+) -> Result<Routed, Failure> {
+    let source = pod.workload(&room.shared).await?;
+    let facts = Outbound { source: &source, network: &room.shared.network, client, destination };
+    let snapshot = room.shared.view.load();
+    let route = decide::route(&snapshot, &facts, &mut room.rng.borrow_mut())
+        .map_err(refusal::from_route)?;
+    Ok(Routed { source, client, destination, route })
+}
+
+async fn run(
+    socket: TcpStream,
+    routed: Routed,
+    room: &Rc<Room>,
+    pod: &Arc<Pod>,
+    connection: &Connection,
+) {
+    let traceparent = {
+        let mut rng = room.rng.borrow_mut();
+        TraceParent::new(rng.u128(1..), rng.u64(1..))
+    };
+    let live = room.shared.report.opened(&pod.spec.uid, describe(&routed, pod, traceparent));
+    let _ = socket::tune(&socket, &room.shared.liveness());
+    let around =
+        Around { connection, buffers: &room.buffers, live: &live, direction: Direction::Outbound };
+    let result = match &routed.route {
+        Route::Passthrough { hop, .. } => passthrough(socket, *hop, room, pod, &around).await,
+        Route::Tunnel(tunnel) => {
+            let spoken = headers::spoken(&routed.source, routed.client, tunnel, traceparent);
+            let opened = open(tunnel, &routed.source, (room, pod), &spoken);
+            through(socket, opened, &around).await
+        }
+        Route::DoubleTunnel { .. } => {
+            let _ = socket::reset_on_close(&socket);
+            Err(Failure::new(Reason::OtherNetwork, "networks are not joined in this version"))
+        }
+    };
+    live.finish(result);
+}
+
+async fn passthrough(
+    socket: TcpStream,
+    hop: Hop,
+    room: &Room,
+    pod: &Pod,
+    around: &Around<'_>,
+) -> Result<(), Failure> {
+    let far = until_cut(around.connection, dial::as_it_is(&room.shared, pod, hop)).await;
+    match far {
+        Ok(far) => pipe::plain(socket, far, around).await,
+        Err(failure) => {
+            let _ = socket::reset_on_close(&socket);
+            Err(failure)
+        }
+    }
+}
+
+async fn through(
+    socket: TcpStream,
+    opened: impl Future<Output = Result<Stream, Failure>>,
+    around: &Around<'_>,
+) -> Result<(), Failure> {
+    match until_cut(around.connection, opened).await {
+        Ok(stream) => pipe::tunnel(socket, stream, around).await,
+        Err(failure) => {
+            let _ = socket::reset_on_close(&socket);
+            Err(failure)
+        }
+    }
+}
+
+async fn open(
+    tunnel: &TunnelRoute,
+    source: &Workload,
+    (room, pod): (&Rc<Room>, &Arc<Pod>),
+    spoken: &headers::Spoken,
+) -> Result<Stream, Failure> {
+    let key = key(tunnel, source, pod);
+    let request = || headers::connect(&tunnel.authority, spoken);
+    let dial = || {
+        let (room, pod, key) = (Rc::clone(room), Arc::clone(pod), key.clone());
+        async move {
+            let shared = &room.shared;
+            // The certificate first: without one there is no reason to knock.
+            let config = shared.credentials.client(&key.source, &key.expected).await;
+            let config = config.map_err(|error| refusal::from_credentials(&error))?;
+            let socket = dial::for_tunnel(shared, &pod, key.hop).await?;
+            let handshake = hello::connect(socket, key.hop, config);
+            let tls = tokio::time::timeout(shared.dial_limit(), handshake).await;
+            tls.unwrap_or_else(|_| Err(Failure::new(Reason::TunnelTls, "timed out")))
+        }
+    };
+    let (_answer, stream) = room.pool.open(&key, request, dial).await?;
+    Ok(stream)
+}
+
+/// What two connections must have in common to share a tunnel.
+fn key(tunnel: &TunnelRoute, source: &Workload, pod: &Pod) -> TunnelKey {
+    TunnelKey {
+        pod: pod.id,
+        source: pod.identity(source),
+        hop: tunnel.hop,
+        expected: tunnel.expected.clone(),
+    }
+}
+
+/// The tunnel that a captured connection will use, if its way can be told without waiting.
+pub(super) fn foresee(
+    room: &Room,
+    pod: &Pod,
+    client: ClientAddr,
+    destination: OrigDst,
+) -> Option<TunnelKey> {
+    let snapshot = room.shared.view.load();
+    let source = pod.find(&room.shared, &snapshot)?;
+    let facts = Outbound { source, network: &room.shared.network, client, destination };
+    match decide::route(&snapshot, &facts, &mut room.rng.borrow_mut()) {
+        Ok(Route::Tunnel(tunnel)) => Some(key(&tunnel, source, pod)),
+        _ => None,
+    }
+}
+
+/// Waits for something as long as the connection may live.
+pub(super) async fn until_cut<T>(
+    connection: &Connection,
+    work: impl Future<Output = Result<T, Failure>>,
+) -> Result<T, Failure> {
+    tokio::select! {
+        biased;
+        failure = connection.cut() => Err(failure),
+        result = work => result,
+    }
+}
+
+fn describe(routed: &Routed, pod: &Pod, trace: TraceParent) -> Described {
+    let plain = |hop: &Hop, workload: &Option<Arc<Workload>>| {
+        (Transport::Plaintext, hop.0, workload.clone(), None, None)
+    };
+    let tunnel = |transport, tunnel: &TunnelRoute| {
+        let identity = Some(tunnel.destination.identity());
+        let workload = Some(Arc::clone(&tunnel.destination));
+        (transport, tunnel.hop.0, workload, identity, Some(tunnel.authority.clone()))
+    };
+    let service: Option<Arc<Service>>;
+    let (transport, addr, workload, identity, authority) = match &routed.route {
+        Route::Passthrough { hop, destination, service: meant } => {
+            service = meant.clone();
+            plain(hop, destination)
+        }
+        Route::Tunnel(route) => {
+            service = route.service.clone();
+            tunnel(Transport::Hbone, route)
+        }
+        Route::DoubleTunnel { outer, .. } => {
+            service = outer.service.clone();
+            tunnel(Transport::DoubleHbone, outer)
+        }
+    };
+    let mutual = transport != Transport::Plaintext;
+    Described {
+        direction: Direction::Outbound,
+        transport,
+        source: Side {
+            addr: routed.client.0,
+            workload: Some(Arc::clone(&routed.source)),
+            claimed: None,
+            identity: mutual.then(|| pod.identity(&routed.source)),
+        },
+        destination: Side { addr, workload, claimed: None, identity },
+        authority,
+        service,
+        original_destination: Some(Arc::from(routed.destination.0.to_string())),
+        trace_id: Some(trace.trace_id()),
+    }
+}

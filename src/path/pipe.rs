@@ -1,0 +1,374 @@
+//! Bytes both ways, until both sides finish, one breaks, or the connection is cut.
+//!
+//! What becomes of ends and resets is the table of spec hbone 12.
+
+use std::cell::RefCell;
+use std::io;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::time::Duration;
+
+use tokio::io::{AsyncWriteExt, Interest};
+use tokio::net::TcpStream;
+use tokio::net::tcp::{ReadHalf, WriteHalf};
+use tokio::time::{Sleep, sleep, timeout};
+
+use super::buffers::{Appetite, Buffer, Buffers};
+use super::connections::Connection;
+use super::tunnel::{Receiver, Sender, Stream, StreamError};
+use crate::report::{Direction, Failure, Live, Reason};
+use crate::sys::socket;
+
+/// How long bytes that were read before a reset may take to leave before the reset overtakes them.
+const LINGER: Duration = Duration::from_secs(5);
+/// How often the kernel is asked whether the application has taken everything.
+const UNSENT_CHECK: Duration = Duration::from_millis(2);
+/// Bytes one direction moves before it lets others have the worker.
+const TURN: usize = 1024 * 1024;
+
+/// What a pipe needs besides its two ends.
+pub(super) struct Around<'a> {
+    pub(super) connection: &'a Connection,
+    pub(super) buffers: &'a Rc<Buffers>,
+    pub(super) live: &'a Live,
+    pub(super) direction: Direction,
+}
+
+/// How both directions together came to an end.
+enum End {
+    /// Both finished.
+    Clean,
+    /// The application's socket broke.
+    Application(io::Error),
+    /// The far side reset the stream, or the tunnel was lost.
+    Far(StreamError),
+    /// The far side has finished and wants no more of what the application says.
+    NoMore,
+    /// We ended it.
+    Cut(Failure),
+}
+
+/// How one direction came to an end.
+enum Half {
+    Done,
+    Application(io::Error),
+    Far(StreamError),
+}
+
+/// An error of the application's socket that the kernel told only once.
+type Noted = RefCell<Option<io::Error>>;
+
+impl Around<'_> {
+    fn sent_by_application(&self, count: usize) {
+        match self.direction {
+            Direction::Outbound => self.live.request_bytes(count as u64),
+            Direction::Inbound => self.live.response_bytes(count as u64),
+        }
+    }
+
+    fn sent_to_application(&self, count: usize) {
+        match self.direction {
+            Direction::Outbound => self.live.response_bytes(count as u64),
+            Direction::Inbound => self.live.request_bytes(count as u64),
+        }
+    }
+}
+
+/// Between an application's socket and a stream of a tunnel.
+pub(super) async fn tunnel(
+    mut application: TcpStream,
+    mut stream: Stream,
+    around: &Around<'_>,
+) -> Result<(), Failure> {
+    let end = both_ways(&mut application, &mut stream, around).await;
+    match end {
+        End::Clean | End::NoMore => Ok(()),
+        End::Application(error) => {
+            // The bytes read before the reset go before it.
+            let _ = timeout(LINGER, stream.sender.flushed()).await;
+            stream.reset();
+            let _ = socket::reset_on_close(&application);
+            Err(Failure::new(Reason::ApplicationReset, error))
+        }
+        End::Far(error) => {
+            taken_by_application(&application).await;
+            let _ = socket::reset_on_close(&application);
+            let reason = match error {
+                StreamError::Reset { .. } => Reason::PeerReset,
+                StreamError::Lost(_) => Reason::TunnelLost,
+            };
+            Err(Failure::new(reason, error))
+        }
+        End::Cut(failure) => {
+            stream.reset();
+            let _ = socket::reset_on_close(&application);
+            Err(failure)
+        }
+    }
+}
+
+async fn both_ways(application: &mut TcpStream, stream: &mut Stream, around: &Around<'_>) -> End {
+    let noted = Noted::default();
+    let (read, write) = application.split();
+    let mut broken = pin!(broken(read.as_ref(), &noted));
+    let Stream { sender, receiver, .. } = stream;
+    let mut up = pin!(upward(&read, sender, &noted, around));
+    let mut down = pin!(downward(receiver, write, around));
+    let (mut up_left, mut down_left, mut broken_left) = (true, true, true);
+    let mut up_refused = None;
+    let mut linger = pin!(None::<Sleep>);
+    loop {
+        tokio::select! {
+            biased;
+            failure = around.connection.cut() => return End::Cut(failure),
+            half = &mut down, if down_left => {
+                down_left = false;
+                match half {
+                    Half::Done => {}
+                    Half::Far(error) => return End::Far(error),
+                    Half::Application(error) => {
+                        note(&noted, error);
+                        linger.set(Some(sleep(LINGER)));
+                    }
+                }
+            }
+            half = &mut up, if up_left => {
+                up_left = false;
+                match half {
+                    Half::Done => {}
+                    Half::Application(error) => return End::Application(error),
+                    // What arrived before a reset is still being delivered: `down` will meet it.
+                    Half::Far(error) => up_refused = Some(error),
+                }
+            }
+            () = &mut broken, if broken_left => {
+                broken_left = false;
+                linger.set(Some(sleep(LINGER)));
+            }
+            () = expired(linger.as_mut()) => up_left = false,
+        }
+        if !up_left && let Some(error) = noted.borrow_mut().take() {
+            return End::Application(error);
+        }
+        if !up_left && !down_left {
+            return match up_refused {
+                None => End::Clean,
+                Some(StreamError::Reset { clean: true, .. }) => End::NoMore,
+                Some(error) => End::Far(error),
+            };
+        }
+    }
+}
+
+/// From the application to the far side. Holds a buffer only from a read to the wire.
+async fn upward(
+    read: &ReadHalf<'_>,
+    sender: &mut Sender,
+    noted: &Noted,
+    around: &Around<'_>,
+) -> Half {
+    let appetite = Appetite::default();
+    let mut turn = 0;
+    loop {
+        tokio::select! {
+            biased;
+            ready = read.readable() => match ready {
+                Ok(()) => {}
+                Err(error) => return Half::Application(error),
+            },
+            error = sender.reset_by_peer() => return Half::Far(error),
+        }
+        let capacity = match sender.capacity(appetite.size()).await {
+            Ok(capacity) => capacity,
+            Err(error) => return Half::Far(error),
+        };
+        let mut buffer = around.buffers.borrow(&appetite);
+        match read_once(read, &mut buffer, capacity) {
+            None => {}
+            Some(Ok(0)) => {
+                if let Some(error) = noted.borrow_mut().take() {
+                    return Half::Application(error);
+                }
+                return sender.finish().map_or_else(Half::Far, |()| Half::Done);
+            }
+            Some(Ok(count)) => {
+                appetite.learn(count);
+                if let Err(error) = sender.send(buffer, count) {
+                    return Half::Far(error);
+                }
+                around.sent_by_application(count);
+                yield_after(&mut turn, count).await;
+            }
+            Some(Err(error)) => return Half::Application(error),
+        }
+    }
+}
+
+/// From the far side to the application. Credit goes back when the application has taken the bytes.
+async fn downward(receiver: &mut Receiver, mut write: WriteHalf<'_>, around: &Around<'_>) -> Half {
+    let mut turn = 0;
+    loop {
+        let bytes = match receiver.next().await {
+            Ok(Some(bytes)) => bytes,
+            Ok(None) => {
+                return write.shutdown().await.map_or_else(Half::Application, |()| Half::Done);
+            }
+            Err(error) => return Half::Far(error),
+        };
+        let count = bytes.len();
+        if let Err(error) = write.write_all(&bytes).await {
+            return Half::Application(error);
+        }
+        receiver.taken(count);
+        around.sent_to_application(count);
+        yield_after(&mut turn, count).await;
+    }
+}
+
+/// One read of what is there now; `None` if nothing is.
+fn read_once(read: &ReadHalf<'_>, buffer: &mut Buffer, most: usize) -> Option<io::Result<usize>> {
+    let space = buffer.as_mut();
+    let most = most.min(space.len());
+    match read.try_read(&mut space[..most]) {
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
+        result => Some(result),
+    }
+}
+
+/// Waits until the application's socket has an error, also while nobody reads or writes it.
+async fn broken(socket: &TcpStream, noted: &Noted) {
+    loop {
+        if socket.ready(Interest::ERROR).await.is_err() {
+            return;
+        }
+        match socket.take_error() {
+            Ok(Some(error)) | Err(error) => return note(noted, error),
+            // Not ours to handle: forget the readiness and wait for the next one.
+            Ok(None) => {
+                let nothing = || Err::<(), _>(io::Error::from(io::ErrorKind::WouldBlock));
+                let _ = socket.try_io(Interest::ERROR, nothing);
+            }
+        }
+    }
+}
+
+/// Waits, within bounds, until the application's kernel has acknowledged everything we wrote.
+async fn taken_by_application(application: &TcpStream) {
+    let taken = async {
+        while socket::unsent(application).is_ok_and(|bytes| bytes > 0) {
+            sleep(UNSENT_CHECK).await;
+        }
+    };
+    let _ = timeout(LINGER, taken).await;
+}
+
+/// Between two sockets, as it is.
+pub(super) async fn plain(
+    mut application: TcpStream,
+    mut far: TcpStream,
+    around: &Around<'_>,
+) -> Result<(), Failure> {
+    let result = {
+        let both = plain_both_ways(&mut application, &mut far, around);
+        tokio::select! {
+            biased;
+            failure = around.connection.cut() => Err(failure),
+            result = both => result.map_err(|error| Failure::new(Reason::ApplicationReset, error)),
+        }
+    };
+    if let Err(failure) = &result {
+        if failure.reason == Reason::ApplicationReset {
+            taken_by_application(&application).await;
+            taken_by_application(&far).await;
+        }
+        let _ = socket::reset_on_close(&application);
+        let _ = socket::reset_on_close(&far);
+    }
+    result
+}
+
+/// Which of its two sockets stopped a direction.
+enum Broken {
+    Reader(io::Error),
+    Writer(io::Error),
+}
+
+async fn plain_both_ways(
+    application: &mut TcpStream,
+    far: &mut TcpStream,
+    around: &Around<'_>,
+) -> io::Result<()> {
+    let (near_read, near_write) = application.split();
+    let (far_read, far_write) = far.split();
+    let buffers = around.buffers;
+    let mut up = pin!(one_way(&near_read, far_write, buffers, |n| around.sent_by_application(n)));
+    let mut down = pin!(one_way(&far_read, near_write, buffers, |n| around.sent_to_application(n)));
+    let (mut up_left, mut down_left) = (true, true);
+    let mut first = None;
+    let mut linger = pin!(None::<Sleep>);
+    loop {
+        let ended = tokio::select! {
+            biased;
+            ended = &mut down, if down_left => { down_left = false; ended }
+            ended = &mut up, if up_left => { up_left = false; ended }
+            () = expired(linger.as_mut()) => return first.map_or(Ok(()), Err),
+        };
+        match ended {
+            Ok(()) => {}
+            Err(Broken::Reader(error)) => return Err(first.unwrap_or(error)),
+            // What the broken socket sent before it broke is still worth delivering.
+            Err(Broken::Writer(error)) => {
+                first.get_or_insert(error);
+                linger.set(Some(sleep(LINGER)));
+            }
+        }
+        if !up_left && !down_left {
+            return first.map_or(Ok(()), Err);
+        }
+    }
+}
+
+async fn one_way(
+    read: &ReadHalf<'_>,
+    mut write: WriteHalf<'_>,
+    buffers: &Rc<Buffers>,
+    moved: impl Fn(usize),
+) -> Result<(), Broken> {
+    let appetite = Appetite::default();
+    let mut turn = 0;
+    loop {
+        read.readable().await.map_err(Broken::Reader)?;
+        let mut buffer = buffers.borrow(&appetite);
+        let Some(count) = read_once(read, &mut buffer, appetite.size()) else { continue };
+        let count = count.map_err(Broken::Reader)?;
+        if count == 0 {
+            return write.shutdown().await.map_err(Broken::Writer);
+        }
+        appetite.learn(count);
+        write.write_all(&buffer.as_slice()[..count]).await.map_err(Broken::Writer)?;
+        moved(count);
+        yield_after(&mut turn, count).await;
+    }
+}
+
+async fn yield_after(turn: &mut usize, count: usize) {
+    *turn += count;
+    if *turn >= TURN {
+        *turn = 0;
+        tokio::task::yield_now().await;
+    }
+}
+
+async fn expired(timer: Pin<&mut Option<Sleep>>) {
+    match timer.as_pin_mut() {
+        Some(timer) => timer.await,
+        None => std::future::pending().await,
+    }
+}
+
+fn note(noted: &Noted, error: io::Error) {
+    noted.borrow_mut().get_or_insert(error);
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,48 @@
+//! Tunnels over any transport, for tests of what stands on them.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use http::{Method, Request};
+use tokio::io::DuplexStream;
+
+use super::client::{self, Tunnel};
+use super::server::Server;
+use super::{Settings, Stream};
+use crate::config::Limits;
+use crate::sys::clock::Clock;
+
+/// The asking end of a tunnel.
+pub(in crate::path) struct Near(Rc<Tunnel>);
+
+pub(super) fn settings() -> Settings {
+    Settings {
+        stream_window: 4 * 1024 * 1024,
+        connection_window: 16 * 1024 * 1024,
+        frame_size: 1024 * 1024,
+        limits: Limits::default(),
+    }
+}
+
+pub(in crate::path) async fn client(
+    io: DuplexStream,
+) -> (Near, impl Future<Output = ()> + 'static) {
+    let policy = (100, Duration::from_secs(300));
+    let started = client::start(io, &settings(), policy, Clock::system()).await;
+    let (tunnel, driver) = started.expect("a duplex takes the preface");
+    (Near(tunnel), driver)
+}
+
+pub(in crate::path) async fn server(io: DuplexStream) -> Server<DuplexStream> {
+    Server::start(io, &settings()).await.expect("a client's preface arrives")
+}
+
+impl Near {
+    pub(in crate::path) async fn connect(&self) -> Stream {
+        let mut request = Request::new(());
+        *request.method_mut() = Method::CONNECT;
+        *request.uri_mut() = "10.0.0.1:80".parse().expect("a legal authority");
+        let answer = self.0.connect(self.0.reserve(), request, Duration::from_secs(5)).await;
+        answer.expect("the CONNECT is answered with 200").stream
+    }
+}

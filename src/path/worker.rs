@@ -1,0 +1,270 @@
+//! One worker: a thread, a runtime, and the connections that live and die there.
+
+use std::cell::Cell;
+use std::collections::HashMap;
+use std::io;
+use std::net::TcpStream as StdTcpStream;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use tokio::runtime::{Builder, LocalOptions};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
+use tokio::time::{interval, sleep_until};
+
+use super::accept::{self, Accepted, Entrance, Places};
+use super::pod::Pod;
+use super::room::{Room, Shared};
+use super::tunnel::TunnelKey;
+use super::{inbound, outbound, passthrough};
+use crate::report::{Failure, Reason};
+use crate::sys::opener::Listeners;
+
+/// Messages that may wait for one worker; a connection that finds no room stays where it is.
+const MESSAGES_MAX: usize = 4_096;
+/// How often finished tasks are looked at for panics.
+const REAP_INTERVAL: Duration = Duration::from_secs(1);
+/// How long tasks may take to say goodbye after everything was cut.
+const GOODBYE: Duration = Duration::from_millis(500);
+
+/// What a worker is told.
+#[derive(Debug)]
+pub(super) enum Message {
+    /// Serve a pod's listeners.
+    Serve { pod: Arc<Pod>, listeners: Listeners },
+    /// Keep a connection that another worker accepted.
+    Keep(Box<Accepted<StdTcpStream>>),
+    /// End everything of a pod.
+    Stop { pod: u64, done: oneshot::Sender<()> },
+    /// Take nothing new; answer when nothing is left.
+    Drain { empty: oneshot::Sender<()> },
+    /// End everything and the thread.
+    End,
+}
+
+/// The handle to one worker.
+#[derive(Clone, Debug)]
+pub(super) struct Worker {
+    messages: mpsc::Sender<Message>,
+    load: Arc<AtomicUsize>,
+}
+
+/// All workers, as one of them sees them.
+#[derive(Debug)]
+pub(super) struct Crew {
+    workers: Vec<Worker>,
+    me: usize,
+    places: Places,
+    turn: Cell<usize>,
+}
+
+impl Worker {
+    pub(super) async fn tell(&self, message: Message) {
+        // A worker that has ended has nothing left to do.
+        let _ = self.messages.send(message).await;
+    }
+}
+
+/// Starts the workers, one thread each.
+pub(super) fn start(
+    shared: &Arc<Shared>,
+    count: usize,
+) -> io::Result<(Vec<Worker>, Vec<JoinHandle<()>>)> {
+    let channels: Vec<_> = (0..count.max(1)).map(|_| mpsc::channel(MESSAGES_MAX)).collect();
+    let workers: Vec<Worker> = channels
+        .iter()
+        .map(|(messages, _)| Worker { messages: messages.clone(), load: Arc::default() })
+        .collect();
+    let mut threads = Vec::new();
+    for (me, (_, inbox)) in channels.into_iter().enumerate() {
+        let (shared, workers) = (Arc::clone(shared), workers.clone());
+        let thread = thread::Builder::new().name(format!("adit-worker-{me}")).spawn(move || {
+            let runtime =
+                Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
+            match runtime {
+                Ok(runtime) => runtime.block_on(run(shared, workers, me, inbox)),
+                Err(error) => tracing::error!(%error, "a worker cannot start"),
+            }
+        })?;
+        threads.push(thread);
+    }
+    Ok((workers, threads))
+}
+
+async fn run(
+    shared: Arc<Shared>,
+    workers: Vec<Worker>,
+    me: usize,
+    mut inbox: mpsc::Receiver<Message>,
+) {
+    let room = Room::new(shared, fastrand::u64(..));
+    let crew = Rc::new(Crew { workers, me, places: Places::default(), turn: Cell::new(0) });
+    let mut pods: HashMap<u64, JoinSet<()>> = HashMap::new();
+    let watch = Rc::clone(&room);
+    room.tasks.spawn(async move { redecide(&watch).await });
+    let mut reap = interval(REAP_INTERVAL);
+    loop {
+        let message = tokio::select! {
+            biased;
+            message = inbox.recv() => message,
+            _ = reap.tick() => {
+                let panics = room.tasks.reap();
+                room.shared.report.panicked(panics);
+                continue;
+            }
+        };
+        match message {
+            Some(Message::Serve { pod, listeners }) => {
+                let id = pod.id;
+                pods.insert(id, serve(pod, listeners, &room, &crew));
+            }
+            Some(Message::Keep(accepted)) => crew.receive(*accepted, &room),
+            Some(Message::Stop { pod, done }) => {
+                pods.remove(&pod);
+                crew.places.forget(pod);
+                room.pool.close_pod(pod);
+                room.connections.cut_pod(pod, &Failure::from(Reason::PodRemoved));
+                let _ = done.send(());
+            }
+            Some(Message::Drain { empty }) => {
+                pods.clear();
+                room.connections.drain();
+                let connections = Rc::clone(&room.connections);
+                room.tasks.spawn(async move {
+                    connections.empty().await;
+                    let _ = empty.send(());
+                });
+            }
+            Some(Message::End) | None => break,
+        }
+    }
+    drop(pods);
+    room.connections.cut_all(&Failure::from(Reason::DrainDeadline));
+    room.pool.close();
+    let goodbye = tokio::time::timeout(GOODBYE, room.connections.empty());
+    if goodbye.await.is_err() {
+        room.tasks.abort_all();
+    }
+    // One more turn, so that what was queued in the tunnels reaches the kernel.
+    tokio::task::yield_now().await;
+}
+
+fn serve(pod: Arc<Pod>, listeners: Listeners, room: &Rc<Room>, crew: &Rc<Crew>) -> JoinSet<()> {
+    let mut tasks = JoinSet::new();
+    let Listeners { outbound, plaintext, hbone, .. } = listeners;
+    let entrances = [
+        (outbound, Entrance::Outbound),
+        (plaintext, Entrance::Plaintext),
+        (hbone, Entrance::Hbone),
+    ];
+    for (listener, entrance) in entrances {
+        let (pod, room, crew) = (Arc::clone(&pod), Rc::clone(room), Rc::clone(crew));
+        tasks.spawn_local(accept::listen(listener, entrance, pod, room, crew));
+    }
+    let shared = Arc::clone(&room.shared);
+    tasks.spawn_local(async move { pod.hold_certificate(&shared).await });
+    tasks
+}
+
+/// Decides every open session again whenever the configuration changes (promise S1).
+async fn redecide(room: &Room) {
+    let mut view = room.shared.view.clone();
+    let patience = Duration::from_millis(room.shared.limits.policy_wait_ms);
+    let mut again: Option<Instant> = None;
+    loop {
+        let due = async {
+            match again {
+                Some(due) => sleep_until(due.into()).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            changed = view.changed() => if !changed { return },
+            () = due => {}
+        }
+        let now = room.shared.clock.monotonic();
+        again = room.connections.sweep(&view.load(), now, patience);
+    }
+}
+
+impl Crew {
+    /// How many workers there are.
+    pub(super) fn len(&self) -> usize {
+        self.workers.len()
+    }
+
+    /// Gives a connection to the worker that has its tunnel, else to the least busy one.
+    pub(super) fn place(&self, accepted: Accepted, key: Option<TunnelKey>, room: &Rc<Room>) {
+        let loads: Vec<usize> =
+            self.workers.iter().map(|worker| worker.load.load(Ordering::Relaxed)).collect();
+        // Ties go round, so that a quiet node spreads too.
+        let turn = self.turn.get();
+        self.turn.set(turn.wrapping_add(1));
+        let count = loads.len();
+        let least = (0..count).map(|i| (turn + i) % count).min_by_key(|&i| loads[i]);
+        let least = least.unwrap_or(self.me);
+        let chosen = match key {
+            Some(key) => self.places.choose(key, &loads, least),
+            None => least,
+        };
+        if chosen == self.me {
+            return self.keep(accepted, room);
+        }
+        // A worker whose inbox is full is busier than it looked: then the connection stays here.
+        match self.workers[chosen].messages.try_reserve() {
+            Ok(place) => match accepted.detach() {
+                Ok(accepted) => place.send(Message::Keep(Box::new(accepted))),
+                Err(error) => tracing::warn!(%error, "cannot hand a socket over"),
+            },
+            Err(_) => self.keep(accepted, room),
+        }
+    }
+
+    /// Takes a connection that another worker accepted.
+    fn receive(&self, accepted: Accepted<StdTcpStream>, room: &Rc<Room>) {
+        match accepted.attach() {
+            Ok(accepted) => self.keep(accepted, room),
+            Err(error) => tracing::warn!(%error, "cannot take a socket over"),
+        }
+    }
+
+    /// Serves a connection here.
+    fn keep(&self, accepted: Accepted, room: &Rc<Room>) {
+        let load = Loaded::new(&self.workers[self.me].load);
+        let here = Rc::clone(room);
+        match accepted.entrance {
+            Entrance::Outbound => room.tasks.spawn(async move {
+                outbound::serve(accepted, here).await;
+                drop(load);
+            }),
+            Entrance::Plaintext => room.tasks.spawn(async move {
+                passthrough::serve(accepted, here).await;
+                drop(load);
+            }),
+            Entrance::Hbone => room.tasks.spawn(async move {
+                inbound::serve(accepted, here).await;
+                drop(load);
+            }),
+        }
+    }
+}
+
+/// One connection's weight on its worker.
+struct Loaded(Arc<AtomicUsize>);
+
+impl Loaded {
+    fn new(load: &Arc<AtomicUsize>) -> Self {
+        load.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(load))
+    }
+}
+
+impl Drop for Loaded {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
