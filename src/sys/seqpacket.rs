@@ -144,28 +144,14 @@ fn receive(socket: &Socket, buf: &mut [u8]) -> io::Result<Packet> {
     let received =
         unsafe { libc::recvmsg(socket.as_raw_fd(), &mut header, libc::MSG_CMSG_CLOEXEC) };
     let len = usize::try_from(received).map_err(|_| io::Error::last_os_error())?;
-    // SAFETY: recvmsg succeeded and has filled `control`, which is still alive and not yet read.
-    // JUSTIFICATION: the walk over control messages exists only in terms of raw pointers.
-    let fds = unsafe { take_fds(&header) };
-    let truncated = header.msg_flags & (libc::MSG_TRUNC | libc::MSG_CTRUNC) != 0;
-    Ok(Packet { len, truncated, fds })
-}
-
-/// Takes ownership of every descriptor in a received header.
-///
-/// # Safety
-///
-/// `header` must come from a successful recvmsg, its control buffer must be alive, and this must
-/// be called at most once for it: the descriptors are owned by what is returned.
-#[expect(unsafe_code, reason = "walks control messages")]
-unsafe fn take_fds(header: &libc::msghdr) -> Vec<OwnedFd> {
     let mut fds = Vec::new();
-    // SAFETY: the CMSG functions stay within msg_controllen bytes of the control buffer, and the
-    // kernel writes whole messages. Payloads may be unaligned, hence `read_unaligned`. Each
-    // descriptor was installed for us by this recvmsg and has no other owner.
+    // SAFETY: recvmsg succeeded and has filled `control`, which is alive and was not read yet.
+    // The CMSG functions stay within it, and the kernel writes whole messages. Payloads may be
+    // unaligned, hence `read_unaligned`. Each descriptor was installed for us by this call and
+    // has no other owner.
     // JUSTIFICATION: the kernel's message format is reached through pointers only.
     unsafe {
-        let mut next = libc::CMSG_FIRSTHDR(header);
+        let mut next = libc::CMSG_FIRSTHDR(&raw const header);
         while let Some(message) = next.as_ref() {
             if (message.cmsg_level, message.cmsg_type) == (libc::SOL_SOCKET, libc::SCM_RIGHTS) {
                 let data: *const RawFd = libc::CMSG_DATA(next).cast();
@@ -174,10 +160,11 @@ unsafe fn take_fds(header: &libc::msghdr) -> Vec<OwnedFd> {
                     fds.push(OwnedFd::from_raw_fd(data.add(index).read_unaligned()));
                 }
             }
-            next = libc::CMSG_NXTHDR(header, next);
+            next = libc::CMSG_NXTHDR(&raw const header, next);
         }
     }
-    fds
+    let truncated = header.msg_flags & (libc::MSG_TRUNC | libc::MSG_CTRUNC) != 0;
+    Ok(Packet { len, truncated, fds })
 }
 
 #[cfg(test)]

@@ -68,7 +68,10 @@ fn an_empty_private_folder_is_filled() {
 #[test]
 fn a_failed_filling_leaves_nothing() {
     let room = Room::new();
-    let fill = |folder: &Path| key(folder).and(Err(io::Error::other("no entropy")));
+    let fill = |folder: &Path| {
+        key(folder)?;
+        Err(io::Error::other("no entropy"))
+    };
     let error = open_or_create_private_dir(&room.0.join("ca"), fill).unwrap_err();
     assert!(error.to_string().ends_with("ca: cannot fill it: no entropy"), "{error}");
     assert_eq!(room.entries(), 0);
