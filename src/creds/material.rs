@@ -124,7 +124,8 @@ impl Material {
         self.clients.rcu(|clients| {
             // Full means that the mesh's lists change: old ones are as good as any to forget.
             let full = clients.len() >= CLIENT_CONFIGS_MAX;
-            let mut clients = if full { ClientConfigs::new() } else { ClientConfigs::clone(clients) };
+            let mut clients =
+                if full { ClientConfigs::new() } else { ClientConfigs::clone(clients) };
             clients.insert(Arc::clone(&expected), Arc::clone(&made));
             clients
         });

@@ -65,11 +65,7 @@ impl Tls {
         }
         let kx_groups = if pqc_only { GROUPS_PQC.to_vec() } else { GROUPS.to_vec() };
         Self {
-            provider: Arc::new(CryptoProvider {
-                cipher_suites,
-                kx_groups,
-                ..default_provider()
-            }),
+            provider: Arc::new(CryptoProvider { cipher_suites, kx_groups, ..default_provider() }),
             versions: if tls12 { &VERSIONS_TLS12 } else { &VERSIONS },
             time: Arc::new(WallTime(clock)),
         }

@@ -1,7 +1,7 @@
 //! What we say: access log, metrics, dumps. Receives values, decides nothing.
 
-pub mod admin;
 mod accesslog;
+pub mod admin;
 mod baggage_labels;
 pub mod health;
 mod live;
