@@ -2,14 +2,16 @@
 
 mod accesslog;
 pub mod admin;
-mod baggage_labels;
+pub mod dump;
 pub mod health;
+mod labels;
 mod live;
 pub mod log;
 pub mod metrics;
 mod outcome;
 mod reason;
+mod time;
 
-pub use live::{Live, Report, SocketGuard};
+pub use live::{Live, PodConnections, Report, SocketGuard};
 pub use outcome::{Connection, Direction, Early, Side, Transport};
 pub use reason::{Failure, Reason, ResponseFlag};
