@@ -1,5 +1,7 @@
 //! The verbs.
 
+pub mod lab;
+
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};

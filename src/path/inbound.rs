@@ -66,8 +66,7 @@ async fn tunnel(
     let waited_from = room.shared.clock.monotonic();
     let ready = async {
         let workload = pod.workload(&room.shared).await?;
-        let config = room.shared.credentials.server(&pod.identity(&workload)).await;
-        config.map_err(|error| refusal::from_credentials(&error))
+        pod.server_tls(&room.shared, &pod.identity(&workload)).await
     };
     let config = until_cut(connection, ready).await?;
     let waited = room.shared.clock.monotonic().duration_since(waited_from);

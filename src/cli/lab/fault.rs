@@ -1,0 +1,44 @@
+//! Faults on the wire, made with nftables in a pod's namespace.
+
+use super::error::LabError;
+use super::link;
+use super::nft::{Base, Batch, Hook, Step};
+use crate::sys::netns::Netns;
+
+const TABLE: &str = "adit-faults";
+/// Before everything that redirection does.
+const PRIORITY: i32 = -310;
+const TCP: Step = Step::Protocol(6);
+
+/// What happens to packets.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Fate {
+    Vanish,
+    Reset,
+}
+
+/// Lets a fate befall the packets to a TCP port, replacing any fault there was.
+pub(super) fn on_port(netns: &Netns, port: u16, fate: Fate) -> Result<(), LabError> {
+    let mut batch = Batch::new();
+    batch.fresh_table(TABLE);
+    let (base, step) = match fate {
+        Fate::Vanish => (Hook::Prerouting, Step::Drop),
+        Fate::Reset => (Hook::Input, Step::Reset),
+    };
+    let base = Base { kind: "filter", hook: base, priority: PRIORITY };
+    batch.chain(TABLE, "arriving", Some(base));
+    batch.rule(TABLE, "arriving", &[TCP, Step::Port(port), step]);
+    if matches!(fate, Fate::Vanish) {
+        let base = Base { kind: "filter", hook: Hook::Output, priority: PRIORITY };
+        batch.chain(TABLE, "leaving", Some(base));
+        batch.rule(TABLE, "leaving", &[TCP, Step::Port(port), Step::Drop]);
+    }
+    link::within(netns, || batch.commit())
+}
+
+/// Ends all faults.
+pub(super) fn clear(netns: &Netns) -> Result<(), LabError> {
+    let mut batch = Batch::new();
+    batch.remove_table(TABLE);
+    link::within(netns, || batch.commit())
+}
