@@ -5,6 +5,7 @@
 //! `--test-threads` work as in any test binary.
 
 mod lab;
+mod lab_parts;
 mod rootless;
 mod tidy;
 
@@ -29,6 +30,7 @@ const MODULES: &[(&str, Needs, Tests)] = &[
     ("tidy", Needs::Nothing, tidy::TESTS),
     ("rootless", Needs::Namespaces, rootless::TESTS),
     ("lab", Needs::Namespaces, lab::TESTS),
+    ("lab_parts", Needs::Namespaces, lab_parts::TESTS),
 ];
 
 fn main() -> ExitCode {
