@@ -204,7 +204,7 @@ impl StandIn {
     fn serve_snapshot(&self, acks: &[Ack]) -> Result<Vec<String>, String> {
         let mut uids = Vec::new();
         loop {
-            let ack = acks.get(uids.len()).cloned().unwrap_or(Ack::ok());
+            let ack = acks.get(uids.len()).cloned().unwrap_or_else(Ack::ok);
             match self.answer(&ack)?.0 {
                 Request::SnapshotSent => return Ok(uids),
                 request => uids.extend(uid_of(&request)),

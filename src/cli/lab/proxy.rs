@@ -305,7 +305,8 @@ mod tests {
         };
         check("HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\nready\n", Ok("ready\n"));
         check(
-            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n1;x\r\nd\r\n0\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n1;x\r\nd\r\n\
+             0\r\n\r\n",
             Ok("abcd"),
         );
         check("HTTP/1.1 500 No\r\n\r\nnot ready\n", Err("status 500: not ready"));
