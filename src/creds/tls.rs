@@ -173,6 +173,9 @@ pub fn explain(error: &rustls::Error) -> String {
         rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer) => {
             "the peer's certificate does not lead to a trust anchor of ours".into()
         }
+        rustls::Error::InvalidCertificate(CertificateError::Other(OtherError(inner))) => {
+            format!("invalid peer certificate: {inner}")
+        }
         rustls::Error::AlertReceived(alert) => format!("the peer refused the handshake: {alert:?}"),
         other => other.to_string(),
     }
@@ -210,3 +213,6 @@ impl TimeProvider for WallTime {
         Some(unix_time(self.0.wall()))
     }
 }
+
+#[cfg(test)]
+mod tests;
