@@ -23,10 +23,10 @@ use crate::report::dump::{self, Certificate, Dump, PodState};
 use crate::report::health::{Readiness, Task};
 use crate::report::log::{self, Log, LogError};
 use crate::report::metrics::{CertificateExpiry, Metrics};
+use crate::report::version;
 use crate::sys::clock::Clock;
 use crate::sys::opener::{Opener, OpenerConfig};
 use crate::sys::process;
-use crate::version;
 
 /// How long the last log lines may take to be written.
 const FLUSH_MAX: Duration = Duration::from_secs(2);
@@ -85,7 +85,8 @@ fn build(config: Config, clock: Clock, log: Log) -> Result<House, AppError> {
     let system = |what| move |error| AppError::System(what, error);
     process::raise_open_files().map_err(system("raise the limit of open files"))?;
     process::set_not_dumpable().map_err(system("forbid core dumps"))?;
-    let metrics = Arc::new(Metrics::new(&version::istio(&config)));
+    let built = version::of_binary(config.istio_version.as_deref());
+    let metrics = Arc::new(Metrics::new(&built.istio_version));
     metrics.watch_log(log.clone());
     let readiness = Readiness::new();
     let (publisher, view) = Publisher::new();
@@ -252,7 +253,8 @@ async fn follow_pods(mut status: watch::Receiver<PodsStatus>, task: Task, metric
 fn dump_closure(house: &House, pods: Option<Listing>) -> Box<dyn Fn() -> Vec<u8> + Send + Sync> {
     let (view, report) = (house.view.clone(), house.report.clone());
     let credentials = house.credentials.clone();
-    let (version, config) = (version::build(&house.config), house.config.dump());
+    let version = version::of_binary(house.config.istio_version.as_deref());
+    let config = house.config.dump();
     Box::new(move || {
         let listed = pods.as_ref().map(|pods| {
             let pods = pods.lock().unwrap_or_else(PoisonError::into_inner);

@@ -31,7 +31,6 @@ pub mod path;
 pub mod pods;
 
 pub mod lifecycle;
-pub mod version;
 
 pub mod app;
 pub mod cli;

@@ -9,7 +9,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 use crate::app;
 use crate::config::Config;
 use crate::lifecycle::Exit;
-use crate::version;
+use crate::report::version;
 
 /// A per-node proxy for ambient meshes.
 ///
@@ -51,7 +51,7 @@ pub fn run(
     match arguments.verb.unwrap_or(Verb::Proxy { ignored: Vec::new() }) {
         Verb::Proxy { .. } => proxy(lookup),
         Verb::Version => {
-            println!("{}", version::line(&version::of_binary()));
+            println!("{}", version::line(&version::of_binary(lookup("ISTIO_META_ISTIO_VERSION").as_deref())));
             ExitCode::SUCCESS
         }
         Verb::Help => {

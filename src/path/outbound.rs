@@ -221,6 +221,6 @@ fn describe(routed: &Routed, pod: &Pod, trace: TraceParent) -> Described {
         authority,
         service,
         original_destination: Some(Arc::from(routed.destination.0.to_string())),
-        trace_id: Some(trace.trace_id()),
+        trace_id: Some(trace.trace_id),
     }
 }

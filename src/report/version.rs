@@ -2,33 +2,23 @@
 
 use std::fmt::Write;
 
-use crate::config::Config;
-use crate::report::dump::Version;
+use super::dump::Version;
 
 /// Version of this proxy.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 const UNKNOWN: &str = "unknown";
 
-/// What was built and how, for the config dump and the `version` verb.
-pub fn build(config: &Config) -> Version {
-    Version { istio_version: istio(config), ..of_binary() }
-}
-
-/// Version of the mesh the proxy belongs to, as it was told at start.
-pub fn istio(config: &Config) -> String {
-    config.istio_version.clone().unwrap_or_else(|| UNKNOWN.to_owned())
-}
-
-/// What can be said without a configuration.
-pub fn of_binary() -> Version {
+/// What was built and how. `istio_version` is the version of the mesh it belongs to, as it was
+/// told at start.
+pub fn of_binary(istio_version: Option<&str>) -> Version {
     Version {
         version: VERSION.to_owned(),
         git_revision: option_env!("ADIT_GIT_REVISION").unwrap_or(UNKNOWN).to_owned(),
         rust_version: option_env!("ADIT_RUST_VERSION").unwrap_or(UNKNOWN).to_owned(),
         build_profile: if cfg!(debug_assertions) { "debug" } else { "release" }.to_owned(),
         build_status: option_env!("ADIT_BUILD_STATUS").unwrap_or(UNKNOWN).to_owned(),
-        istio_version: UNKNOWN.to_owned(),
+        istio_version: istio_version.unwrap_or(UNKNOWN).to_owned(),
         crypto_provider: "aws-lc".to_owned(),
     }
 }
@@ -69,7 +59,10 @@ mod tests {
             istio_version: text("6"),
             crypto_provider: text("7"),
         };
-        let expected = r#"version.BuildInfo{Version:"1", GitRevision:"2", RustVersion:"3", BuildProfile:"4", BuildStatus:"5", IstioVersion:"6", CryptoProvider:"7"}"#;
+        let expected = concat!(
+            r#"version.BuildInfo{Version:"1", GitRevision:"2", RustVersion:"3", "#,
+            r#"BuildProfile:"4", BuildStatus:"5", IstioVersion:"6", CryptoProvider:"7"}"#
+        );
         assert_eq!(line(&version), expected);
     }
 }
