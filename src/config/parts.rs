@@ -310,7 +310,7 @@ pub(super) fn termination_deadline(env: &mut Env<'_>) -> Duration {
         let margin = if grace > 10 { 5 } else { 1 };
         Duration::from_secs(grace.saturating_sub(margin).max(1))
     };
-    named.or(grace.map(left)).unwrap_or(TERMINATION_DEADLINE_DEFAULT)
+    named.or_else(|| grace.map(left)).unwrap_or(TERMINATION_DEADLINE_DEFAULT)
 }
 
 pub(super) fn istio_version(env: &mut Env<'_>, proxy: &ProxyConfig) -> Option<String> {

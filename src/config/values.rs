@@ -85,10 +85,15 @@ pub(super) fn cpu_quantity(text: &str) -> Result<u64, String> {
 fn sum(text: &str) -> Option<u128> {
     let mut total: u128 = 0;
     for summand in text.split('+') {
-        // Only beside another term may a bare number follow without a sign: `1h30` is a mistake.
         let mut rest = summand.trim();
+        let mut alone = true;
         loop {
-            let (value, after) = product(rest)?;
+            let (value, has_unit, after) = product(rest)?;
+            // Without a sign only terms with units may follow each other: `1h30` is a mistake.
+            alone &= after.is_empty();
+            if !has_unit && !alone {
+                return None;
+            }
             total = total.checked_add(value)?;
             rest = after;
             if rest.is_empty() {
@@ -99,8 +104,9 @@ fn sum(text: &str) -> Option<u128> {
     Some(total)
 }
 
-/// Factors joined by `*`, at most one of which has a unit; the nanoseconds and what follows.
-fn product(text: &str) -> Option<(u128, &str)> {
+/// Factors joined by `*`, at most one of which has a unit: the nanoseconds, whether there was a
+/// unit, and what follows.
+fn product(text: &str) -> Option<(u128, bool, &str)> {
     let (mut value, mut has_unit, mut rest) = term(text)?;
     while let Some(after) = rest.strip_prefix('*') {
         let (factor, factor_has_unit, after) = term(after.trim_start())?;
@@ -112,7 +118,7 @@ fn product(text: &str) -> Option<(u128, &str)> {
         value = value.checked_mul(factor)? / SECOND;
         rest = after;
     }
-    (has_unit || rest.is_empty()).then_some((value, rest))
+    Some((value, has_unit, rest))
 }
 
 /// A number and its unit, if it has one, in nanoseconds; whether it has one; and what follows.
