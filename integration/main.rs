@@ -6,6 +6,8 @@
 
 mod journeys;
 mod lab;
+mod lab_parts;
+mod ledger;
 mod rootless;
 mod sys_opener;
 mod tidy;
@@ -33,7 +35,9 @@ const MODULES: &[(&str, Needs, Tests)] = &[
     ("rootless", Needs::Namespaces, rootless::TESTS),
     ("sys_opener", Needs::Namespaces, sys_opener::TESTS),
     ("lab", Needs::Namespaces, lab::TESTS),
+    ("lab_parts", Needs::Namespaces, lab_parts::TESTS),
     ("journeys", Needs::Namespaces, journeys::TESTS),
+    ("ledger", Needs::Namespaces, ledger::TESTS),
 ];
 
 fn main() -> ExitCode {
