@@ -190,9 +190,12 @@ fn a_blocked_pipe_tells_what_it_cost() {
     assert_eq!(queue.dropped(), lost);
     drop(queue);
     let text = read.join().unwrap().unwrap();
-    let notice = format!("\twarn\treport::log::writer\tlog lines were dropped\tlines={lost}\n");
-    assert_eq!(text.matches(&notice).count(), 1, "{lost} of {pushed} were lost");
-    assert_eq!(text.lines().count() as u64, pushed - lost + 2);
+    // One or more, as the writer found room before all was lost.
+    let notice = "\twarn\treport::log::writer\tlog lines were dropped\tlines=";
+    let told: Vec<u64> =
+        text.lines().filter_map(|l| l.split_once(notice)?.1.parse().ok()).collect();
+    assert_eq!(told.iter().sum::<u64>(), lost);
+    assert_eq!(text.lines().count() as u64, pushed - lost + 1 + told.len() as u64);
     assert!(text.ends_with("\nthe last\n"));
 }
 

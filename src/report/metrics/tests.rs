@@ -209,6 +209,9 @@ fn computed_metrics_appear_once_they_have_a_source() {
          {identity=\"spiffe://cluster.local/ns/shop/sa/web\"} 1787184000",
     ];
     assert_eq!(lines(&metrics, &prefixes), expected);
+    crate::report::log::tests::capture("info", false, |log| metrics.watch_log(log.clone()));
+    let dropped = lines(&metrics, &["adit_log_lines_dropped"]);
+    assert_eq!(dropped, ["adit_log_lines_dropped_total 0"]);
     let process = lines(&metrics, &["process_"]);
     let value = |line: &String| line.rsplit_once(' ').unwrap().1.parse::<u64>().unwrap();
     assert_eq!(process.len(), 2);
