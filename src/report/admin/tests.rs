@@ -214,6 +214,27 @@ async fn heads_are_bounded_in_time() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn connections_are_bounded_in_age() {
+    let world = world(Vec::new);
+    let clock = Clock::system();
+    let born = clock.monotonic();
+    let mut stream = TcpStream::connect(world.readiness).await.unwrap();
+    let mut answers = 0;
+    loop {
+        let _ = stream.write_all(b"GET /healthz/ready HTTP/1.1\r\nhost: x\r\n\r\n").await;
+        let mut answer = [0; 512];
+        match stream.read(&mut answer).await {
+            Ok(length) if length > 0 => answers += 1,
+            _ => break,
+        }
+        assert!(answers < 1_000, "the connection stays open");
+        tokio::time::advance(Duration::from_secs(1)).await;
+    }
+    let age = (clock.monotonic() - born).as_secs();
+    assert!(answers > 50 && (58..=62).contains(&age), "{answers} answers in {age} s");
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_oldest_connection_gives_way() {
     let world = world(Vec::new);
     let mut open = Vec::new();

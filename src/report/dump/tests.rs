@@ -271,6 +271,30 @@ fn policies_have_three_levels_of_rules() {
 }
 
 #[test]
+fn everything_is_sorted() {
+    let delta = || {
+        let numbers = (10..60).rev();
+        let name = |n: u32| format!("x{n}");
+        let workload = |n| Workload { uid: name(n).into(), name: "w".into(), ..client() };
+        let service = |n| Service { key: key(&name(n), "h"), ..service() };
+        let policy = |n| Policy { key: PolicyKey::new(name(n), "p"), ..full_policy() };
+        Delta {
+            workloads: numbers.clone().map(workload).collect(),
+            services: numbers.clone().map(service).collect(),
+            policies: numbers.map(policy).collect(),
+            ..Delta::default()
+        }
+    };
+    let dump = dumped(delta());
+    for (list, field) in
+        [("workloads", "uid"), ("services", "namespace"), ("policies", "namespace")]
+    {
+        let names = dump[list].as_array().unwrap().iter().map(|one| one[field].as_str().unwrap());
+        assert!(names.eq((10..60).map(|n| format!("x{n}"))), "{list}");
+    }
+}
+
+#[test]
 fn pods_have_their_open_connections() {
     let report = Report::new(Arc::new(Metrics::new("")), Clock::system());
     let pod = |uid: &str, up| PodState {
