@@ -316,7 +316,10 @@ fn pods_have_their_open_connections() {
     let double = connection(Direction::Outbound, Transport::DoubleHbone);
     let open = [plain, double, redirected, inbound].map(|one| report.opened("b", one));
     let dump = dumped_with(Delta::default(), &[], Some(&pods), &report.connections());
-    let info = |uid: &str| json!({"name": format!("{uid}-name"), "namespace": "shop", "serviceAccount": "web"});
+    let info = |uid: &str| {
+        let name = format!("{uid}-name");
+        json!({"name": name, "namespace": "shop", "serviceAccount": "web"})
+    };
     let expected = json!({
         "a": {"state": "Pending", "info": info("a")},
         "b": {
