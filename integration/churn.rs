@@ -9,8 +9,8 @@ use std::thread::{self, JoinHandle};
 use adit::cli::lab::{App, Pod, Redirection, Service};
 
 use crate::world::{
-    Context, End, Outcome, PATIENCE, PORT, World, connect, echo, echo_and_end, ensure,
-    read_to_end, reset,
+    Context, End, Outcome, PATIENCE, PORT, World, connect, echo, echo_and_end, ensure, read_to_end,
+    reset,
 };
 
 pub(crate) const TESTS: crate::Tests = &[

@@ -6,8 +6,8 @@ use std::net::{IpAddr, Shutdown, SocketAddr};
 use adit::cli::lab::{App, Service};
 
 use crate::world::{
-    Context, End, Outcome, PORT, VIP, World, accept_one, connect, echo_and_end,
-    ensure, listen, read_to_end, reset,
+    Context, End, Outcome, PORT, VIP, World, accept_one, connect, echo_and_end, ensure, listen,
+    read_to_end, reset,
 };
 
 pub(crate) const TESTS: crate::Tests = &[
@@ -110,10 +110,8 @@ fn denied() -> Outcome {
     let (got, end) = read_to_end(&mut connect(world.pod("intruder"), to)?)?;
     ensure!(got.is_empty() && end == End::Reset, "the intruder got {got:?}, {end:?}");
     world.wait_log("b", &["policy_denied: explicitly denied by: shop/no-intruder"])?;
-    let counted = world.metric(
-        "b",
-        "adit_refusals_total{reason=\"policy_denied\",reporter=\"destination\"}",
-    )?;
+    let counted = world
+        .metric("b", "adit_refusals_total{reason=\"policy_denied\",reporter=\"destination\"}")?;
     ensure!((counted - 1.0).abs() < f64::EPSILON, "counted {counted} denials");
     Ok(())
 }

@@ -234,7 +234,8 @@ fn run(client: &str) -> Outcome {
     };
     joined(clients, "clients").map_err(|error| {
         let log = world.proxy("b").log().unwrap_or_default();
-        let refusals = log.lines().filter(|line| line.contains("\terror\t") || line.contains("\twarn\t"));
+        let refusals =
+            log.lines().filter(|line| line.contains("\terror\t") || line.contains("\twarn\t"));
         format!("{error}; the proxy says {:#?}", refusals.take(5).collect::<Vec<_>>())
     })?;
     joined(server, "server")
