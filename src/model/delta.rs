@@ -198,3 +198,6 @@ impl Snapshot {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -236,3 +236,6 @@ fn best<'a>(
     }
     own.or(canonical).or(first)
 }
+
+#[cfg(test)]
+mod tests;
