@@ -1,58 +1,100 @@
-//! The file's records (spec operations 4).
+//! The file's records as they are written (spec operations 4 and 6).
+//!
+//! What is not known is an error, and so is an item of which nothing is said: either may have been
+//! meant to deny.
 
 mod convert;
+mod texts;
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 use std::sync::Arc;
 
-use ipnet::IpNet;
-use serde::Deserialize;
-use serde::de::IgnoredAny;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
+use serde_saphyr::{Spanned, budget, options};
 
-use super::FileError;
+use self::texts::{Cidr, GatewayAddress, Ip, NetworkAddr, PolicyKey, ServiceKey, Spiffe};
+use super::{FileError, Place};
 use crate::model;
-use crate::wire::spiffe::Identity;
 
 /// YAML nodes in one file: enough for 100,000 workloads with everything that can be said of them.
 const NODES_MAX: usize = 20_000_000;
 
-/// What a file says, as the model's values.
+/// What a file says, as the model's values, each with its place, in the order of the file.
 pub(super) struct Records {
-    pub(super) workloads: Vec<model::Workload>,
-    pub(super) services: Vec<model::Service>,
-    pub(super) policies: Vec<model::Policy>,
+    pub(super) workloads: Vec<(Place, model::Workload)>,
+    pub(super) services: Vec<(Place, model::Service)>,
+    pub(super) policies: Vec<(Place, model::Policy)>,
 }
 
-/// Reads a text; everything that is not known is an error, because it may have been meant to deny.
-pub(super) fn parse(text: &str) -> Result<Records, FileError> {
-    let mut options = serde_saphyr::Options::default();
-    if let Some(budget) = &mut options.budget {
-        budget.max_nodes = NODES_MAX;
-        budget.max_events = 2 * NODES_MAX;
-    }
-    let file: File = serde_saphyr::from_str_with_options(text, options).map_err(|error| {
-        let place = error.location().map(|place| (place.line(), place.column()));
-        let reason = error.without_snippet().to_string();
-        FileError { place, reason }
-    })?;
-    let workloads: Result<_, _> = file.workloads.into_iter().map(Workload::into_model).collect();
+/// Reads a text of at most `bytes_max` bytes.
+pub(super) fn parse(text: &str, bytes_max: usize) -> Result<Records, FileError> {
+    let options = options! {
+        budget: budget! {
+            max_nodes: NODES_MAX,
+            max_events: 2 * NODES_MAX,
+            max_total_scalar_bytes: bytes_max,
+        },
+        emit_comments: false,
+        strict_booleans: true,
+        with_snippet: false,
+    };
+    let file: Option<File> =
+        serde_saphyr::from_str_with_options(text, options).map_err(|error| {
+            let place = error.location().map(|place| (place.line(), place.column()));
+            FileError { place, reason: without_place(error.to_string(), place) }
+        })?;
+    // A file that was cut off at its beginning must not pass for an empty mesh.
+    let Some(file) = file else {
+        return Err(FileError::new("it is empty; an empty mesh is written as {}"));
+    };
+    let workloads = file.workloads.into_iter().map(|item| {
+        let place = place(&item);
+        let workload =
+            item.value.into_model().map_err(|reason| FileError { place: Some(place), reason });
+        workload.map(|workload| (place, workload))
+    });
     Ok(Records {
-        workloads: workloads?,
-        services: file.services.into_iter().map(Service::into_model).collect(),
-        policies: file.policies.into_iter().map(Policy::into_model).collect(),
+        workloads: workloads.collect::<Result<_, _>>()?,
+        services: file.services.into_iter().map(|s| (place(&s), s.value.into_model())).collect(),
+        policies: file.policies.into_iter().map(|p| (place(&p), p.value.into_model())).collect(),
     })
 }
+
+fn place<T>(item: &Spanned<T>) -> Place {
+    (item.referenced.line(), item.referenced.column())
+}
+
+/// The reason alone: the place is told beside it.
+fn without_place(reason: String, place: Option<Place>) -> String {
+    let Some((line, column)) = place else { return reason };
+    let suffix = format!(" at line {line}, column {column}");
+    reason.strip_suffix(&suffix).map(str::to_owned).unwrap_or(reason)
+}
+
+/// Something that must be said: nothing at all (`null`, or a dash without an item) is an error.
+#[derive(Default)]
+struct Given<T>(T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Given<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let given = Option::<T>::deserialize(deserializer)?;
+        given.map(Self).ok_or_else(|| D::Error::custom("nothing is given here"))
+    }
+}
+
+/// A list in a policy.
+type List<T> = Given<Vec<T>>;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct File {
     #[serde(default)]
-    workloads: Vec<Workload>,
+    workloads: Vec<Spanned<Workload>>,
     #[serde(default)]
-    services: Vec<Service>,
+    services: Vec<Spanned<Service>>,
     #[serde(default)]
-    policies: Vec<Policy>,
+    policies: Vec<Spanned<Policy>>,
 }
 
 #[derive(Deserialize)]
@@ -60,7 +102,7 @@ struct File {
 struct Workload {
     #[serde(default)]
     uid: Arc<str>,
-    workload_ips: Vec<IpAddr>,
+    workload_ips: Vec<Ip>,
     namespace: Arc<str>,
     services: BTreeMap<ServiceKey, model::PortMap>,
     #[serde(default)]
@@ -95,7 +137,7 @@ struct Workload {
     waypoint: Option<Gateway>,
     network_gateway: Option<Gateway>,
     #[serde(default)]
-    authorization_policies: Vec<PolicyKey>,
+    authorization_policies: List<PolicyKey>,
     #[serde(default)]
     status: Health,
     #[serde(default)]
@@ -112,7 +154,7 @@ struct Service {
     hostname: Arc<str>,
     vips: Vec<NetworkAddr>,
     #[serde(default)]
-    cidr_vips: Vec<NetworkCidr>,
+    cidr_vips: Vec<CidrVip>,
     ports: model::PortMap,
     #[serde(default)]
     subject_alt_names: Vec<Spiffe>,
@@ -135,25 +177,24 @@ struct Policy {
     scope: Scope,
     action: Action,
     dry_run: bool,
-    rules: Vec<Vec<Vec<Match>>>,
+    rules: List<List<List<Given<Match>>>>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, Default)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
-#[derive(Default)]
 struct Match {
-    namespaces: Vec<StringMatch>,
-    not_namespaces: Vec<StringMatch>,
-    service_accounts: Vec<ServiceAccount>,
-    not_service_accounts: Vec<ServiceAccount>,
-    principals: Vec<StringMatch>,
-    not_principals: Vec<StringMatch>,
-    source_ips: Vec<IpNet>,
-    not_source_ips: Vec<IpNet>,
-    destination_ips: Vec<IpNet>,
-    not_destination_ips: Vec<IpNet>,
-    destination_ports: Vec<u16>,
-    not_destination_ports: Vec<u16>,
+    namespaces: List<StringMatch>,
+    not_namespaces: List<StringMatch>,
+    service_accounts: List<ServiceAccount>,
+    not_service_accounts: List<ServiceAccount>,
+    principals: List<StringMatch>,
+    not_principals: List<StringMatch>,
+    source_ips: List<Cidr>,
+    not_source_ips: List<Cidr>,
+    destination_ips: List<Cidr>,
+    not_destination_ips: List<Cidr>,
+    destination_ports: List<u16>,
+    not_destination_ports: List<u16>,
 }
 
 #[derive(Deserialize)]
@@ -161,8 +202,21 @@ enum StringMatch {
     Exact(Arc<str>),
     Prefix(Arc<str>),
     Suffix(Arc<str>),
-    Presence(IgnoredAny),
+    Presence(#[serde(deserialize_with = "nothing")] ()),
 }
+
+/// `[]`, `{}` or nothing.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Nothing {
+    Null(()),
+    List([(); 0]),
+    Map(EmptyMap),
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct EmptyMap {}
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -295,49 +349,16 @@ enum Action {
     Deny,
 }
 
-/// `<namespace>/<hostname>`
-#[derive(Deserialize, PartialEq, Eq, PartialOrd, Ord)]
-#[serde(try_from = "String")]
-struct ServiceKey(model::ServiceKey);
-
-/// `<namespace>/<name>`
-#[derive(Deserialize)]
-#[serde(try_from = "String")]
-struct PolicyKey(model::PolicyKey);
-
-/// `<network>/<ip>`
-#[derive(Deserialize)]
-#[serde(try_from = "String")]
-struct NetworkAddr(model::NetworkAddr);
-
-/// `{network, cidr}` or `<network>/<cidr>`
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum NetworkCidr {
-    Text(CidrText),
-    Fields(CidrFields),
-}
-
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct CidrFields {
+struct CidrVip {
     network: Arc<str>,
-    cidr: IpNet,
+    cidr: Cidr,
 }
 
-#[derive(Deserialize)]
-#[serde(try_from = "String")]
-struct CidrText(Arc<str>, IpNet);
-
-/// `<namespace>/<hostname>` or `<network>/<ip>`
-#[derive(Deserialize)]
-#[serde(try_from = "String")]
-struct GatewayAddress(model::GatewayAddress);
-
-/// A SPIFFE id
-#[derive(Deserialize)]
-#[serde(try_from = "String")]
-struct Spiffe(Identity);
+fn nothing<'de, D: Deserializer<'de>>(deserializer: D) -> Result<(), D::Error> {
+    Nothing::deserialize(deserializer).map(|_| ())
+}
 
 fn one() -> u32 {
     1

@@ -1,99 +1,26 @@
-//! How the file's records become the model's values.
+//! Records become the model's values.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use super::super::FileError;
+use super::texts::Cidr;
 use super::{
-    Action, ApplicationTunnel, CidrFields, CidrText, Gateway, GatewayAddress, Health, HealthPolicy, IpFamilies,
-    LoadBalancer, LoadBalancerMode, Match, NetworkAddr, NetworkCidr, NetworkMode, Policy, PolicyKey, Protocol,
-    RoutingScope, Scope, Service, ServiceAccount, ServiceKey, Spiffe, StringMatch, TunnelProtocol, Visibility,
-    Workload,
+    Action, ApplicationTunnel, CidrVip, Gateway, Given, Health, HealthPolicy, IpFamilies, List,
+    LoadBalancer, LoadBalancerMode, Match, NetworkMode, Policy, Protocol, RoutingScope, Scope,
+    Service, ServiceAccount, StringMatch, TunnelProtocol, Visibility, Workload,
 };
 use crate::model;
 
-/// The two parts of a text around its first slash.
-fn parts<'a>(text: &'a str, form: &str) -> Result<(&'a str, &'a str), String> {
-    text.split_once('/').ok_or_else(|| format!("{text:?} is not {form}"))
-}
-
-impl TryFrom<String> for ServiceKey {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        let (namespace, hostname) = parts(&text, "<namespace>/<hostname>")?;
-        let (namespace, hostname) = (namespace.into(), hostname.into());
-        Ok(Self(model::ServiceKey { namespace, hostname }))
-    }
-}
-
-impl TryFrom<String> for PolicyKey {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        let (namespace, name) = parts(&text, "<namespace>/<name>")?;
-        Ok(Self(model::PolicyKey::new(namespace, name)))
-    }
-}
-
-impl TryFrom<String> for NetworkAddr {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        let (network, ip) = parts(&text, "<network>/<ip>")?;
-        let ip = ip.parse().map_err(|_| format!("{ip:?} is not an IP address"))?;
-        Ok(Self(model::NetworkAddr { network: network.into(), ip }))
-    }
-}
-
-impl TryFrom<String> for CidrText {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        let (network, cidr) = parts(&text, "<network>/<cidr>")?;
-        let cidr = cidr.parse().map_err(|_| format!("{cidr:?} is not a CIDR"))?;
-        Ok(Self(network.into(), cidr))
-    }
-}
-
-impl TryFrom<String> for GatewayAddress {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        let (first, second) = parts(&text, "<namespace>/<hostname> or <network>/<ip>")?;
-        Ok(Self(match second.parse::<IpAddr>() {
-            Ok(ip) => {
-                model::GatewayAddress::Address(model::NetworkAddr { network: first.into(), ip })
-            }
-            Err(_) => model::GatewayAddress::Hostname(model::ServiceKey {
-                namespace: first.into(),
-                hostname: second.into(),
-            }),
-        }))
-    }
-}
-
-impl TryFrom<String> for Spiffe {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        text.parse().map(Self).map_err(|error| format!("{text:?}: {error}"))
-    }
-}
-
 impl Workload {
-    pub(super) fn into_model(self) -> Result<model::Workload, FileError> {
+    /// The error is a reason.
+    pub(super) fn into_model(self) -> Result<model::Workload, String> {
         let uid = match (self.uid.is_empty(), self.name.is_empty()) {
             (false, _) => self.uid,
             (true, false) => {
                 format!("{}//Pod/{}/{}", self.cluster_id, self.namespace, self.name).into()
             }
-            (true, true) => {
-                let reason = "a workload needs a uid or a name".to_owned();
-                return Err(FileError { place: None, reason });
-            }
+            (true, true) => return Err("a workload needs a uid or a name".to_owned()),
         };
         Ok(model::Workload {
             uid,
@@ -109,7 +36,7 @@ impl Workload {
             canonical_name: self.canonical_name,
             canonical_revision: self.canonical_revision,
             hostname: self.hostname,
-            ips: self.workload_ips,
+            ips: self.workload_ips.into_iter().map(|ip| ip.0).collect(),
             protocol: match self.protocol {
                 Protocol::Tcp => model::WorkloadProtocol::Tcp,
                 Protocol::Hbone => model::WorkloadProtocol::Hbone,
@@ -122,7 +49,12 @@ impl Workload {
             application_tunnel: self.application_tunnel.map(ApplicationTunnel::into_model),
             waypoint: self.waypoint.map(Gateway::into_model),
             network_gateway: self.network_gateway.map(Gateway::into_model),
-            authorization_policies: self.authorization_policies.into_iter().map(|k| k.0).collect(),
+            authorization_policies: self
+                .authorization_policies
+                .0
+                .into_iter()
+                .map(|k| k.0)
+                .collect(),
             status: match self.status {
                 Health::Healthy => model::Health::Healthy,
                 Health::Unhealthy => model::Health::Unhealthy,
@@ -144,7 +76,7 @@ impl Service {
             name: self.name,
             key: model::ServiceKey { namespace: self.namespace, hostname: self.hostname },
             vips: self.vips.into_iter().map(|vip| vip.0).collect(),
-            cidr_vips: self.cidr_vips.into_iter().map(NetworkCidr::into_model).collect(),
+            cidr_vips: self.cidr_vips.into_iter().map(CidrVip::into_model).collect(),
             ports: self.ports,
             subject_alt_names: self.subject_alt_names.into_iter().map(|name| name.0).collect(),
             waypoint: self.waypoint.map(Gateway::into_model),
@@ -173,8 +105,10 @@ impl Service {
 
 impl Policy {
     pub(super) fn into_model(self) -> model::Policy {
-        let rule = |rule: Vec<Match>| rule.into_iter().map(Match::into_model).collect();
-        let group = |group: Vec<Vec<Match>>| group.into_iter().map(rule).collect();
+        let rule = |rule: List<Given<Match>>| {
+            rule.0.into_iter().map(|found| found.0.into_model()).collect()
+        };
+        let group = |group: List<List<Given<Match>>>| group.0.into_iter().map(rule).collect();
         model::Policy {
             key: model::PolicyKey { namespace: self.namespace, name: self.name },
             scope: match self.scope {
@@ -186,19 +120,20 @@ impl Policy {
                 Action::Allow => model::Action::Allow,
                 Action::Deny => model::Action::Deny,
             },
-            groups: self.rules.into_iter().map(group).collect(),
+            groups: self.rules.0.into_iter().map(group).collect(),
             dry_run: self.dry_run,
         }
     }
 }
 
 impl Match {
-    pub(super) fn into_model(self) -> model::Match {
+    fn into_model(self) -> model::Match {
         let texts =
-            |texts: Vec<StringMatch>| texts.into_iter().map(StringMatch::into_model).collect();
-        let accounts = |accounts: Vec<ServiceAccount>| {
-            accounts.into_iter().map(ServiceAccount::into_model).collect()
+            |texts: List<StringMatch>| texts.0.into_iter().map(StringMatch::into_model).collect();
+        let accounts = |accounts: List<ServiceAccount>| {
+            accounts.0.into_iter().map(ServiceAccount::into_model).collect()
         };
+        let nets = |nets: List<Cidr>| nets.0.into_iter().map(|net| net.0).collect();
         model::Match {
             namespaces: texts(self.namespaces),
             not_namespaces: texts(self.not_namespaces),
@@ -206,36 +141,36 @@ impl Match {
             not_service_accounts: accounts(self.not_service_accounts),
             principals: texts(self.principals),
             not_principals: texts(self.not_principals),
-            source_ips: self.source_ips,
-            not_source_ips: self.not_source_ips,
-            destination_ips: self.destination_ips,
-            not_destination_ips: self.not_destination_ips,
-            destination_ports: self.destination_ports,
-            not_destination_ports: self.not_destination_ports,
+            source_ips: nets(self.source_ips),
+            not_source_ips: nets(self.not_source_ips),
+            destination_ips: nets(self.destination_ips),
+            not_destination_ips: nets(self.not_destination_ips),
+            destination_ports: self.destination_ports.0,
+            not_destination_ports: self.not_destination_ports.0,
         }
     }
 }
 
 impl StringMatch {
-    pub(super) fn into_model(self) -> model::StringMatch {
+    fn into_model(self) -> model::StringMatch {
         match self {
             Self::Exact(text) => model::StringMatch::Exact(text),
             Self::Prefix(text) => model::StringMatch::Prefix(text),
             Self::Suffix(text) => model::StringMatch::Suffix(text),
-            Self::Presence(_) => model::StringMatch::Presence,
+            Self::Presence(()) => model::StringMatch::Presence,
         }
     }
 }
 
 impl ServiceAccount {
-    pub(super) fn into_model(self) -> model::ServiceAccountRef {
+    fn into_model(self) -> model::ServiceAccountRef {
         let Self { namespace, service_account } = self;
         model::ServiceAccountRef { namespace, service_account }
     }
 }
 
 impl ApplicationTunnel {
-    pub(super) fn into_model(self) -> model::ApplicationTunnel {
+    fn into_model(self) -> model::ApplicationTunnel {
         let protocol = match self.protocol {
             TunnelProtocol::None => model::TunnelProtocol::None,
             TunnelProtocol::Proxy => model::TunnelProtocol::Proxy,
@@ -245,23 +180,20 @@ impl ApplicationTunnel {
 }
 
 impl Gateway {
-    pub(super) fn into_model(self) -> model::GatewayRef {
+    fn into_model(self) -> model::GatewayRef {
         let Self { destination, hbone_mtls_port } = self;
         model::GatewayRef { destination: destination.0, hbone_mtls_port }
     }
 }
 
-impl NetworkCidr {
-    pub(super) fn into_model(self) -> (Arc<str>, IpNet) {
-        match self {
-            Self::Text(CidrText(network, cidr)) => (network, cidr),
-            Self::Fields(CidrFields { network, cidr }) => (network, cidr),
-        }
+impl CidrVip {
+    fn into_model(self) -> (Arc<str>, IpNet) {
+        (self.network, self.cidr.0)
     }
 }
 
 impl LoadBalancer {
-    pub(super) fn into_model(self) -> model::LoadBalancer {
+    fn into_model(self) -> model::LoadBalancer {
         let scope = |scope| match scope {
             RoutingScope::Region => model::RoutingScope::Region,
             RoutingScope::Zone => model::RoutingScope::Zone,
