@@ -51,7 +51,10 @@ pub fn run(
     match arguments.verb.unwrap_or(Verb::Proxy { ignored: Vec::new() }) {
         Verb::Proxy { .. } => proxy(lookup),
         Verb::Version => {
-            println!("{}", version::line(&version::of_binary(lookup("ISTIO_META_ISTIO_VERSION").as_deref())));
+            println!(
+                "{}",
+                version::line(&version::of_binary(lookup("ISTIO_META_ISTIO_VERSION").as_deref()))
+            );
             ExitCode::SUCCESS
         }
         Verb::Help => {
