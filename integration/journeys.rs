@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr};
 
-use adit::cli::lab::apps::{App, Service};
+use adit::cli::lab::{App, Service};
 
 use crate::world::{
     Context, End, Outcome, PATIENCE, PORT, VIP, World, accept_one, connect, echo, echo_and_end,

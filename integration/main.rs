@@ -4,8 +4,11 @@
 //! otherwise it first enters a user namespace, in which it may. Filters, `--list`, `--exact` and
 //! `--test-threads` work as in any test binary.
 
+mod churn;
 mod journeys;
 mod lab;
+mod lab_parts;
+mod ledger;
 mod rootless;
 mod sys_opener;
 mod tidy;
@@ -33,7 +36,10 @@ const MODULES: &[(&str, Needs, Tests)] = &[
     ("rootless", Needs::Namespaces, rootless::TESTS),
     ("sys_opener", Needs::Namespaces, sys_opener::TESTS),
     ("lab", Needs::Namespaces, lab::TESTS),
+    ("lab_parts", Needs::Namespaces, lab_parts::TESTS),
     ("journeys", Needs::Namespaces, journeys::TESTS),
+    ("churn", Needs::Namespaces, churn::TESTS),
+    ("ledger", Needs::Namespaces, ledger::TESTS),
 ];
 
 fn main() -> ExitCode {

@@ -11,9 +11,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use adit::cli::lab::agent::Agent;
-use adit::cli::lab::proxy::{Proxy, ProxyPlan};
-use adit::cli::lab::{Lab, Pod, PodPlan, Redirection};
+use adit::cli::lab::{Agent, Lab, Pod, PodPlan, Proxy, ProxyPlan, Redirection};
 use adit::sys::socket;
 
 /// The proxy under test.
@@ -58,6 +56,7 @@ pub(crate) struct World {
     pub(crate) policies: String,
     pub(crate) listed: BTreeMap<String, Vec<String>>,
     generation: u64,
+    written: String,
     environment: Vec<(String, String)>,
     dir: TempDir,
 }
@@ -109,6 +108,7 @@ impl World {
             policies: String::new(),
             listed: BTreeMap::new(),
             generation: 0,
+            written: String::new(),
             environment: environment.iter().map(|(n, v)| ((*n).into(), (*v).into())).collect(),
             dir: TempDir::new()?,
         };
@@ -124,11 +124,11 @@ impl World {
             }
         }
         world.write()?;
+        world.generation = 1;
         for node in ["a", "b"] {
             world.start_proxy(node, node)?;
         }
         world.wait_ready()?;
-        world.generation = 1;
         Ok(world)
     }
 
@@ -200,7 +200,9 @@ impl World {
 
     /// Writes the configuration as the world now is, and waits until every proxy has it.
     pub(crate) fn publish(&mut self) -> Outcome {
-        self.write()?;
+        if !self.write()? {
+            return Ok(());
+        }
         self.generation += 1;
         let mark = format!("generation={} ", self.generation);
         for (name, proxy) in &self.proxies {
@@ -213,8 +215,8 @@ impl World {
         Ok(())
     }
 
-    /// Writes the file in one step, as an editor or a ConfigMap does.
-    fn write(&self) -> Outcome {
+    /// Writes the file in one step, as an editor or a ConfigMap does; whether it is another one.
+    fn write(&mut self) -> Outcome<bool> {
         let mut text = "workloads:\n".to_owned();
         for pod in self.lab.pods() {
             self.describe(pod, &mut text);
@@ -226,9 +228,14 @@ impl World {
              vips: [\"/{vip}\"], ports: {{{port}: {PORT}}}}}\npolicies:\n{}",
             if self.policies.is_empty() { "  []\n" } else { &self.policies }
         );
+        if text == self.written {
+            return Ok(false);
+        }
         let (path, new) = (self.dir.path().join("mesh.yaml"), self.dir.path().join("new.yaml"));
-        fs::write(&new, text).during("writing the configuration")?;
-        fs::rename(&new, &path).during("replacing the configuration")
+        fs::write(&new, &text).during("writing the configuration")?;
+        fs::rename(&new, &path).during("replacing the configuration")?;
+        self.written = text;
+        Ok(true)
     }
 
     fn describe(&self, pod: &Pod, text: &mut String) {
