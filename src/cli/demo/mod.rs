@@ -4,6 +4,7 @@ mod by_hand;
 mod mesh;
 mod show;
 mod step;
+mod talk;
 
 use std::io;
 use std::process::ExitCode;
@@ -12,7 +13,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::runtime::{Builder, Runtime};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 
 use super::lab::userns;
@@ -43,11 +45,15 @@ pub struct DemoArgs {
 /// Call it while the process has one thread: without root it enters a user namespace first.
 pub fn run(args: DemoArgs) -> ExitCode {
     let style = Style::of(args.json);
-    let ready = userns::ensure().and_then(|()| Ok((PrivateDir::create()?, Signals::new()?)));
-    let (dir, signals) = match ready {
+    if let Err(error) = userns::ensure() {
+        style.failure(&format!("{error}; {}", userns::remedy()));
+        return ExitCode::FAILURE;
+    }
+    // Signals are ours before there is anything to remove.
+    let (signals, dir) = match Signals::new().and_then(|own| Ok((own, PrivateDir::create()?))) {
         Ok(ready) => ready,
         Err(error) => {
-            style.failure(&format!("{error}; {}", userns::remedy()));
+            style.failure(&error.to_string());
             return ExitCode::FAILURE;
         }
     };
@@ -75,7 +81,9 @@ pub fn run(args: DemoArgs) -> ExitCode {
 fn perform(args: DemoArgs, style: Style, dir: PrivateDir, stop: &AtomicBool) -> bool {
     let outcome = show_all(args, style, dir, stop);
     outcome.unwrap_or_else(|error| {
-        style.failure(&error.to_string());
+        if !stop.load(Ordering::Relaxed) {
+            style.failure(&error.to_string());
+        }
         false
     })
 }
@@ -120,39 +128,47 @@ fn show_all(args: DemoArgs, style: Style, dir: PrivateDir, stop: &AtomicBool) ->
 
 /// What may come from outside while the demo runs.
 struct Signals {
-    runtime: tokio::runtime::Runtime,
+    runtime: Runtime,
+    interrupt: Signal,
+    terminate: Signal,
+    hangup: Signal,
 }
 
 impl Signals {
     fn new() -> io::Result<Self> {
-        Ok(Self { runtime: tokio::runtime::Builder::new_current_thread().enable_all().build()? })
+        let runtime = Builder::new_current_thread().enable_all().build()?;
+        let entered = runtime.enter();
+        let interrupt = signal(SignalKind::interrupt())?;
+        let terminate = signal(SignalKind::terminate())?;
+        let hangup = signal(SignalKind::hangup())?;
+        drop(entered);
+        Ok(Self { runtime, interrupt, terminate, hangup })
     }
 
     /// Waits for the demo's end or a signal; after a signal, a bounded time for the demo's end.
     fn supervise(
-        self,
+        mut self,
         mut finished: oneshot::Receiver<bool>,
         stop: &AtomicBool,
         style: Style,
     ) -> ExitCode {
-        let verdict = |ok: bool| if ok { ExitCode::SUCCESS } else { ExitCode::FAILURE };
-        let wait = async {
-            let mut interrupt = signal(SignalKind::interrupt())?;
-            let mut terminate = signal(SignalKind::terminate())?;
-            let number = tokio::select! {
-                outcome = &mut finished => return Ok(verdict(outcome.unwrap_or(false))),
-                _ = interrupt.recv() => SignalKind::interrupt(),
-                _ = terminate.recv() => SignalKind::terminate(),
+        self.runtime.block_on(async {
+            let kind = tokio::select! {
+                outcome = &mut finished => {
+                    return match outcome {
+                        Ok(true) => ExitCode::SUCCESS,
+                        _ => ExitCode::FAILURE,
+                    };
+                }
+                _ = self.interrupt.recv() => SignalKind::interrupt(),
+                _ = self.terminate.recv() => SignalKind::terminate(),
+                _ = self.hangup.recv() => SignalKind::hangup(),
             };
             style.note("\nstopping: proxies, namespaces and files go\n");
             stop.store(true, Ordering::Relaxed);
+            // Late or not: the process ends now, and its proxies with it.
             let _ = tokio::time::timeout(WIND_DOWN, finished).await;
-            let number = u8::try_from(number.as_raw_value()).unwrap_or(0);
-            Ok::<_, io::Error>(ExitCode::from(SIGNALLED + number))
-        };
-        self.runtime.block_on(wait).unwrap_or_else(|error| {
-            style.failure(&error.to_string());
-            ExitCode::FAILURE
+            ExitCode::from(SIGNALLED + u8::try_from(kind.as_raw_value()).unwrap_or(0))
         })
     }
 }

@@ -96,7 +96,11 @@ impl Style {
     pub(super) fn summary(self, steps: &[Step]) {
         let good = steps.iter().filter(|step| step.ok).count();
         if self == Self::Json {
-            let whole = json!({"ok": good == steps.len(), "steps": steps});
+            let whole = json!({
+                "ok": good == steps.len(),
+                "version": env!("CARGO_PKG_VERSION"),
+                "steps": steps,
+            });
             put(&format!("{whole:#}\n"));
             return;
         }

@@ -1,17 +1,21 @@
 //! What each step of the demo shows.
 
-use std::io::{self, ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::collections::BTreeMap;
+use std::io::{self, ErrorKind, Read};
+use std::net::SocketAddr;
 use std::time::Duration;
+
+use serde_json::Value;
 
 use super::super::lab::capture::{Capture, Captured, Stream};
 use super::super::lab::{HBONE_PORT, ask, measure_upload};
 use super::mesh::identity;
 use super::mesh::{API_PORT, CLIENT_NODE, CLIENTS_POLICY, HEALTH_PORT, Mesh, Rules, SERVER_NODE};
+use super::talk::{describe, explain, field, read_line, say, try_line, yes};
 use crate::sys::clock::Clock;
 
 /// For anything that should happen.
-const PATIENCE: Duration = Duration::from_secs(5);
+pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 /// Tried again after this, until [`PATIENCE`] is over.
 const GLANCE: Duration = Duration::from_millis(10);
 /// What the client says: found on the wire if it is in the clear anywhere.
@@ -38,6 +42,9 @@ pub(super) struct Step {
     pub(super) ok: bool,
     /// How long it took.
     pub(super) milliseconds: u128,
+    /// What was measured; names end in their units.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub(super) figures: BTreeMap<&'static str, f64>,
 }
 
 /// A step: its title, and how it comes about.
@@ -49,6 +56,7 @@ pub(super) struct Finding {
     expected: String,
     seen: Vec<String>,
     ok: bool,
+    figures: BTreeMap<&'static str, f64>,
 }
 
 /// What steps work with and hand on to each other.
@@ -80,12 +88,13 @@ impl<'a> Stage<'a> {
         let begin = self.clock.monotonic();
         let finding = work(self).unwrap_or_else(|error| Finding {
             expected: "the step to run".into(),
-            seen: vec![error.to_string()],
+            seen: vec![explain(&error)],
             ok: false,
+            figures: BTreeMap::new(),
         });
         let took = self.clock.monotonic().duration_since(begin);
-        let Finding { expected, seen, ok } = finding;
-        Step { title, expected, seen, ok, milliseconds: took.as_millis() }
+        let Finding { expected, seen, ok, figures } = finding;
+        Step { title, expected, seen, ok, milliseconds: took.as_millis(), figures }
     }
 
     /// The line with which the server's proxy says how the next connection ended.
@@ -136,6 +145,7 @@ fn allowed(stage: &mut Stage<'_>) -> io::Result<Finding> {
             format!("the application saw the client's own address, {peer}"),
         ],
         ok: back == SECRET && kept && claimed == identity("frontend"),
+        figures: BTreeMap::new(),
     })
 }
 
@@ -177,6 +187,7 @@ fn wire(stage: &mut Stage<'_>) -> io::Result<Finding> {
             ),
         ],
         ok: tls && others.is_empty() && !found && control,
+        figures: BTreeMap::new(),
     })
 }
 
@@ -199,19 +210,45 @@ fn intruder(stage: &mut Stage<'_>) -> io::Result<Finding> {
     let answer = try_line(intruder.connect(mesh.service(), PATIENCE));
     let line = stage.server_line(skip, &identity("intruder"))?;
     let reason = field(&line, "error").unwrap_or_default();
+    let policies = allow_policies(mesh)?;
+    let by_policy = reason.contains("none allowed") || reason.contains(CLIENTS_POLICY);
     Ok(Finding {
         expected: format!("refused by the ALLOW policy {CLIENTS_POLICY}, not by its address"),
         seen: vec![
-            format!("its proxy has a valid certificate: {}", identity("intruder")),
+            format!("the server's proxy verified its certificate: {}", identity("intruder")),
             format!("it got no byte of the server: {}", describe(&answer)),
             format!("the server's proxy: {reason}"),
+            format!("the ALLOW policies in force there: {}", policies.join(", ")),
             format!(
                 "same node, subnet and port as the allowed client ({} and {}): identity decides",
                 intruder.ipv4, friend.ipv4
             ),
         ],
-        ok: answer.is_err() && reason.contains(CLIENTS_POLICY),
+        ok: answer.is_err()
+            && by_policy
+            && policies.len() == 1
+            && policies.iter().all(|name| name.ends_with(&format!("/{CLIENTS_POLICY}"))),
+        figures: BTreeMap::new(),
     })
+}
+
+/// The ALLOW policies that payments names, as its proxy has them (spec operations 6).
+fn allow_policies(mesh: &Mesh) -> io::Result<Vec<String>> {
+    let dump = mesh.proxy(SERVER_NODE)?.config_dump()?;
+    let list = |key: &str| dump[key].as_array().map_or(&[][..], Vec::as_slice);
+    let names = |workload: &Value| workload["authorizationPolicies"].as_array().cloned();
+    let named = list("workloads")
+        .iter()
+        .filter(|workload| workload["name"] == "payments")
+        .find_map(names)
+        .unwrap_or_default();
+    let allows = list("policies").iter().filter(|policy| policy["action"] == "Allow");
+    Ok(allows
+        .filter_map(|policy| {
+            Some(format!("{}/{}", policy["namespace"].as_str()?, policy["name"].as_str()?))
+        })
+        .filter(|name| named.iter().any(|known| known == name.as_str()))
+        .collect())
 }
 
 /// 4: a pod outside the mesh, on a port that anybody may ask.
@@ -231,6 +268,7 @@ fn strict(stage: &mut Stage<'_>) -> io::Result<Finding> {
             format!("the server's proxy: {reason}"),
         ],
         ok: answer.is_err() && reason.contains("strict"),
+        figures: BTreeMap::new(),
     })
 }
 
@@ -262,6 +300,7 @@ fn permissive(stage: &mut Stage<'_>) -> io::Result<Finding> {
             format!("port {API_PORT} still wants an identity: {}", describe(&protected)),
         ],
         ok: answer.is_ok() && protected.is_err(),
+        figures: BTreeMap::new(),
     })
 }
 
@@ -303,12 +342,14 @@ fn live_edit(stage: &mut Stage<'_>) -> io::Result<Finding> {
             format!("batch cannot come back: {}", yes(again.is_err())),
         ],
         ok: cut && other.is_ok() && again.is_err() && !reason.is_empty(),
+        figures: BTreeMap::from([("cut_after_ms", took.as_secs_f64() * 1e3)]),
     })
 }
 
 /// 7: one flow, one direction, both proxies against none.
 fn throughput(stage: &mut Stage<'_>) -> io::Result<Finding> {
     let mesh = stage.mesh;
+    let skip = stage.server_log_len()?;
     let mut best = [0.0_f64; 2];
     for _ in 0..ROUNDS {
         for (best, (from, to)) in
@@ -329,6 +370,8 @@ fn throughput(stage: &mut Stage<'_>) -> io::Result<Finding> {
             *best = best.max(rate);
         }
     }
+    // Only what went through a tunnel counts.
+    stage.server_line(skip, &identity("frontend"))?;
     let [plain, meshed] = best;
     let ratio = meshed / plain.max(1.0);
     let gigabits = |rate: f64| rate * 8.0 / 1e9;
@@ -346,66 +389,10 @@ fn throughput(stage: &mut Stage<'_>) -> io::Result<Finding> {
             ),
         ],
         ok: ratio >= RATIO_MIN,
+        figures: BTreeMap::from([
+            ("no_proxy_gbit_per_s", gigabits(plain)),
+            ("two_proxies_gbit_per_s", gigabits(meshed)),
+            ("ratio", ratio),
+        ]),
     })
-}
-
-fn read_line(stream: &mut TcpStream) -> io::Result<String> {
-    const LINE_BYTES_MAX: usize = 128;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    let mut line = Vec::new();
-    let mut byte = [0; 1];
-    while line.len() < LINE_BYTES_MAX {
-        stream.read_exact(&mut byte)?;
-        if byte == [b'\n'] {
-            break;
-        }
-        line.push(byte[0]);
-    }
-    Ok(String::from_utf8_lossy(&line).into_owned())
-}
-
-/// What a server says unasked.
-fn try_line(stream: io::Result<TcpStream>) -> io::Result<String> {
-    read_line(&mut stream?)
-}
-
-/// What an echo says.
-fn say(stream: io::Result<TcpStream>) -> io::Result<String> {
-    let mut stream = stream?;
-    stream.write_all(b"")?;
-    ask(&mut stream, "healthy?\n", PATIENCE)
-}
-
-fn describe(answer: &io::Result<String>) -> String {
-    match answer {
-        Ok(text) => format!("answered {:?}", text.trim_end()),
-        Err(error) => match error.kind() {
-            ErrorKind::UnexpectedEof => "connection closed".into(),
-            ErrorKind::ConnectionReset | ErrorKind::BrokenPipe => "connection reset".into(),
-            ErrorKind::ConnectionRefused => "connection refused".into(),
-            ErrorKind::WouldBlock | ErrorKind::TimedOut => "no answer in time".into(),
-            _ => error.to_string(),
-        },
-    }
-}
-
-/// The value of a field of a log line, without its quotes (spec operations 8).
-fn field(line: &str, name: &str) -> Option<String> {
-    let (_, rest) = line.split_once(&format!("{name}="))?;
-    let value = match rest.strip_prefix('"') {
-        // Quotes inside are escaped.
-        Some(quoted) => {
-            let end = quoted
-                .match_indices('"')
-                .find(|(at, _)| !quoted[..*at].ends_with('\\'))
-                .map(|(at, _)| at)?;
-            quoted[..end].replace("\\\"", "\"")
-        }
-        None => rest.split(' ').next()?.to_owned(),
-    };
-    Some(value)
-}
-
-fn yes(held: bool) -> &'static str {
-    if held { "yes" } else { "NO" }
 }
