@@ -23,7 +23,7 @@ use show::Style;
 use step::{STEPS, Stage};
 
 /// After a signal, how long the step that is running may take to end.
-const WIND_DOWN: Duration = Duration::from_secs(3);
+const WIND_DOWN: Duration = Duration::from_millis(1500);
 /// What a shell reports for a process that a signal ended is 128 and its number.
 const SIGNALLED: u8 = 128;
 
