@@ -110,8 +110,10 @@ fn denied() -> Outcome {
     let (got, end) = read_to_end(&mut connect(world.pod("intruder"), to)?)?;
     ensure!(got.is_empty() && end == End::Reset, "the intruder got {got:?}, {end:?}");
     world.wait_log("b", &["policy_denied: explicitly denied by: shop/no-intruder"])?;
-    let counted = world
-        .metric("b", "adit_refusals_total{reason=\"policy_denied\",reporter=\"destination\"}")?;
+    let counted = world.metric(
+        "b",
+        "adit_refusals_total{reason=\"policy_denied\",reporter=\"destination\"}",
+    )?;
     ensure!((counted - 1.0).abs() < f64::EPSILON, "counted {counted} denials");
     Ok(())
 }
