@@ -15,7 +15,8 @@ pub(super) fn text(mesh: &Mesh) -> String {
     let get = |port: u16, path: &str| {
         format!(
             "bash -c 'exec 3<>/dev/tcp/127.0.0.1/{port}; \
-             printf \"GET {path} HTTP/1.1\\r\\nhost: x\\r\\nconnection: close\\r\\n\\r\\n\" >&3; cat <&3'"
+             printf \"GET {path} HTTP/1.1\\r\\nhost: x\\r\\nconnection: close\\r\\n\\r\\n\" >&3; \
+             cat <&3'"
         )
     };
     let health = mesh.health().map(|health| talk(health.ip(), HEALTH_PORT)).unwrap_or_default();
