@@ -76,8 +76,8 @@ impl Keeper {
             let idle = self.rota.idle(self.now()).map_or(LOOK_AT_LEAST, |d| d.min(LOOK_AT_LEAST));
             tokio::select! {
                 biased;
-                () = self.shared.wake.notified() => {}
                 Some(ended) = self.fetches.join_next_with_id() => self.finish(ended),
+                () = self.shared.wake.notified() => {}
                 () = tokio::time::sleep(idle) => {}
             }
         }

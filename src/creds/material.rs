@@ -124,7 +124,8 @@ impl Material {
         self.clients.rcu(|clients| {
             // Full means that the mesh's lists change: old ones are as good as any to forget.
             let full = clients.len() >= CLIENT_CONFIGS_MAX;
-            let mut clients = if full { ClientConfigs::new() } else { ClientConfigs::clone(clients) };
+            let mut clients =
+                if full { ClientConfigs::new() } else { ClientConfigs::clone(clients) };
             clients.insert(Arc::clone(&expected), Arc::clone(&made));
             clients
         });
@@ -134,7 +135,7 @@ impl Material {
 
 impl Validity {
     /// The overlap of the validity of all certificates of a chain; `None` if one is unreadable.
-    fn of(chain: &[CertificateDer<'_>]) -> Option<Self> {
+    pub(super) fn of(chain: &[CertificateDer<'_>]) -> Option<Self> {
         let mut overlap: Option<Self> = None;
         for der in chain {
             let (_, certificate) = x509_parser::parse_x509_certificate(der).ok()?;
@@ -176,5 +177,41 @@ fn wall_time(time: ASN1Time) -> Option<SystemTime> {
         SystemTime::UNIX_EPOCH.checked_sub(seconds)
     } else {
         SystemTime::UNIX_EPOCH.checked_add(seconds)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::*;
+    use super::*;
+
+    #[test]
+    fn client_configurations_are_bounded() {
+        let (ca, id) = (Ca::root("root"), identity("spiffe://td/ns/a/sa/a"));
+        let Peer { chain, key } = Leaf::of("spiffe://td/ns/a/sa/a").by(&ca);
+        let issued = Issued { chain, roots: vec![ca.der.clone()] };
+        let material = Material::validated(issued, key, &id, (&default_tls(), at(0))).unwrap();
+        let list = |n: usize| [Identity::new("td", "ns", format!("sa{n}"))];
+        let first = material.client(&list(0));
+        for n in 0..CLIENT_CONFIGS_MAX {
+            material.client(&list(n));
+        }
+        assert_eq!(material.clients.load().len(), CLIENT_CONFIGS_MAX);
+        assert!(Arc::ptr_eq(&first, &material.client(&list(0))));
+        material.client(&list(CLIENT_CONFIGS_MAX));
+        assert_eq!(material.clients.load().len(), 1);
+        material.client(&list(0));
+        assert_eq!(material.clients.load().len(), 2);
+    }
+
+    #[test]
+    fn a_chain_is_as_valid_as_all_of_its_certificates() {
+        let root = Ca::root("root");
+        let middle = root.sub("middle", |params| params.not_after = at(60).into());
+        let chain = Leaf::of("spiffe://td/ns/a/sa/a").by(&middle).and([&middle]).chain;
+        let whole = Validity::of(&chain).unwrap();
+        assert!(whole.not_after <= at(60) && whole.not_after > at(30));
+        assert!(Validity::of(&chain[..1]).unwrap().not_after > at(HOUR / 2));
+        assert_eq!(Validity::of(&[vec![1].into()]), None);
     }
 }

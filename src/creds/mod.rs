@@ -9,6 +9,8 @@ mod keys;
 mod material;
 mod rota;
 mod store;
+#[cfg(test)]
+mod testing;
 mod tls;
 mod verify;
 

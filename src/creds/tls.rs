@@ -65,11 +65,7 @@ impl Tls {
         }
         let kx_groups = if pqc_only { GROUPS_PQC.to_vec() } else { GROUPS.to_vec() };
         Self {
-            provider: Arc::new(CryptoProvider {
-                cipher_suites,
-                kx_groups,
-                ..default_provider()
-            }),
+            provider: Arc::new(CryptoProvider { cipher_suites, kx_groups, ..default_provider() }),
             versions: if tls12 { &VERSIONS_TLS12 } else { &VERSIONS },
             time: Arc::new(WallTime(clock)),
         }
@@ -177,6 +173,9 @@ pub fn explain(error: &rustls::Error) -> String {
         rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer) => {
             "the peer's certificate does not lead to a trust anchor of ours".into()
         }
+        rustls::Error::InvalidCertificate(CertificateError::Other(OtherError(inner))) => {
+            format!("invalid peer certificate: {inner}")
+        }
         rustls::Error::AlertReceived(alert) => format!("the peer refused the handshake: {alert:?}"),
         other => other.to_string(),
     }
@@ -214,3 +213,6 @@ impl TimeProvider for WallTime {
         Some(unix_time(self.0.wall()))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,9 +3,7 @@
 use std::sync::Arc;
 
 use super::snapshot::Snapshot;
-use super::{
-    Endpoint, NetworkAddr, Policy, PolicyKey, Scope, Service, ServiceKey, Workload,
-};
+use super::{Endpoint, NetworkAddr, Policy, PolicyKey, Scope, Service, ServiceKey, Workload};
 
 /// A batch of changes; updates are applied before removals (spec xds 5.2).
 #[derive(Clone, Debug, Default)]

@@ -20,8 +20,8 @@ pub use policy::{
     Action, Group, Match, Policy, PolicyKey, Rule, Scope, ServiceAccountRef, StringMatch,
 };
 pub use service::{
-    Endpoint, GatewayAddress, GatewayRef, HealthPolicy, IpFamilies, LoadBalancer,
-    LoadBalancerMode, PortMap, RoutingScope, Service, ServiceKey, Visibility, WeightedWaypoint,
+    Endpoint, GatewayAddress, GatewayRef, HealthPolicy, IpFamilies, LoadBalancer, LoadBalancerMode,
+    PortMap, RoutingScope, Service, ServiceKey, Visibility, WeightedWaypoint,
 };
 pub use snapshot::{Address, Snapshot};
 pub use view::{Publisher, View};

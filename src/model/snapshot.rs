@@ -81,9 +81,7 @@ impl Snapshot {
 
     /// A workload by namespace and host name (spec discovery-and-balancing 2.4).
     pub fn workload_by_host(&self, key: &ServiceKey) -> Option<&Arc<Workload>> {
-        self.workloads
-            .values()
-            .find(|w| w.hostname == key.hostname && w.namespace == key.namespace)
+        self.workloads.values().find(|w| w.hostname == key.hostname && w.namespace == key.namespace)
     }
 
     /// What an address belongs to; workloads go before services (spec discovery-and-balancing
@@ -101,7 +99,11 @@ impl Snapshot {
     }
 
     /// The best service with this virtual address (spec discovery-and-balancing 2.2).
-    pub fn service_by_vip(&self, addr: &NetworkAddr, client: Option<&str>) -> Option<&Arc<Service>> {
+    pub fn service_by_vip(
+        &self,
+        addr: &NetworkAddr,
+        client: Option<&str>,
+    ) -> Option<&Arc<Service>> {
         let keys = self.services_by_vip.get(addr).map_or(&[][..], Vec::as_slice);
         let exact = best(keys.iter().filter_map(|key| self.services.get(key)), client);
         exact.or_else(|| self.service_by_cidr(addr, client))

@@ -1,1 +1,250 @@
-//! Stub.
+//! Metrics, in the OpenMetrics text format (spec operations 7).
+//!
+//! Labels are bounded: those of the traffic metrics by `metrics/traffic.rs`, all others are words
+//! of ours or identities of certificates we hold.
+
+mod scrape;
+mod traffic;
+
+use std::fmt;
+use std::sync::Arc;
+
+use prometheus_client::encoding::text;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+
+use super::log::Log;
+use super::{Connection, Direction, Reason};
+use crate::model::View;
+use crate::wire::spiffe::Identity;
+use scrape::Sources;
+use traffic::Traffic;
+
+pub(super) use traffic::{Cells, Series};
+
+/// The label that names whose side of a connection is told of.
+const REPORTER: &str = "reporter";
+/// Both directions, in the order of the arrays that are indexed by them.
+const DIRECTIONS: [Direction; 2] = [Direction::Outbound, Direction::Inbound];
+
+type Labelled<T, const N: usize> = Family<[(&'static str, &'static str); N], T>;
+
+/// Every metric. Counting takes no lock, except at the opening and end of a connection.
+#[derive(Debug)]
+pub struct Metrics {
+    /// Pods served.
+    pub pods: PodMetrics,
+    /// The file that configures us, if one does.
+    pub config_file: ConfigFileMetrics,
+    /// Decisions that were refused because a policy that applies has not arrived.
+    pub policy_unknown: Counter,
+    /// Connections for which a policy in dry-run would have decided otherwise.
+    pub dry_run_findings: Counter,
+    /// Tasks that panicked; each ended what it served and nothing else.
+    pub panics: Counter,
+    /// 1 while certificates come from the development CA, which proves nothing to anybody else.
+    pub development_ca: Gauge,
+    registry: Registry,
+    traffic: Arc<Traffic>,
+    sources: Arc<Sources>,
+    refusals: Vec<[Counter; 2]>,
+    sockets: [Gauge; 2],
+    malformed_headers: Labelled<Counter, 1>,
+}
+
+/// Pods served (`workload_manager_*`).
+#[derive(Debug, Default)]
+pub struct PodMetrics {
+    /// Pods whose listeners are open.
+    pub active: Gauge,
+    /// Pods that were announced and cannot be served yet.
+    pub pending: Gauge,
+    /// Pods whose listeners were opened.
+    pub started: Counter,
+    /// Pods whose listeners were closed.
+    pub stopped: Counter,
+}
+
+/// The file that configures us.
+#[derive(Debug, Default)]
+pub struct ConfigFileMetrics {
+    /// Times it could not be used; the last good configuration stayed.
+    pub errors: Counter,
+    /// When it was last used, seconds since the epoch.
+    pub last_success_seconds: Gauge,
+}
+
+/// When a certificate expires.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CertificateExpiry {
+    /// Whose it is.
+    pub identity: Identity,
+    /// Seconds since the epoch.
+    pub not_after_seconds: i64,
+}
+
+impl Metrics {
+    /// All metrics at zero. `istio_version` is the `tag` of `istio_build`.
+    pub fn new(istio_version: &str) -> Self {
+        let mut registry = Registry::default();
+        let traffic = Arc::new(Traffic::default());
+        let sources = Arc::new(Sources::default());
+        registry.register_collector(Box::new(Arc::clone(&traffic)));
+        registry.register_collector(Box::new(Arc::clone(&sources)));
+        let build = Family::<[(&'static str, String); 2], Gauge>::default();
+        build
+            .get_or_create(&[
+                ("component", "ztunnel".to_owned()),
+                ("tag", istio_version.to_owned()),
+            ])
+            .set(1);
+        registry.register("istio_build", "Version of the mesh this proxy belongs to", build);
+        let metrics = Self {
+            pods: PodMetrics::default(),
+            config_file: ConfigFileMetrics::default(),
+            policy_unknown: Counter::default(),
+            dry_run_findings: Counter::default(),
+            panics: Counter::default(),
+            development_ca: Gauge::default(),
+            refusals: register_refusals(&mut registry),
+            sockets: register_sockets(&mut registry),
+            malformed_headers: Labelled::default(),
+            registry,
+            traffic,
+            sources,
+        };
+        metrics.register_own()
+    }
+
+    /// Counts a header of a peer that could not be read and was ignored. The name is one of ours.
+    pub fn malformed_header(&self, header: &'static str) {
+        self.malformed_headers.get_or_create(&[("header", header)]).inc();
+    }
+
+    /// From now on scrapes say how large the mesh is. The first call counts.
+    pub fn watch_mesh(&self, view: View) {
+        let _ = self.sources.mesh.set(view);
+    }
+
+    /// From now on scrapes say how many log lines were lost. The first call counts.
+    pub fn watch_log(&self, log: Log) {
+        let _ = self.sources.log.set(log);
+    }
+
+    /// From now on scrapes say when certificates expire, as `read` tells them. The first call
+    /// counts.
+    pub fn watch_certificates(
+        &self,
+        read: impl Fn() -> Vec<CertificateExpiry> + Send + Sync + 'static,
+    ) {
+        let _ = self.sources.certificates.set(Box::new(read));
+    }
+
+    /// The exposition: OpenMetrics text that ends in `# EOF`.
+    pub fn render(&self) -> Result<String, fmt::Error> {
+        let mut out = String::new();
+        text::encode(&mut out, &self.registry)?;
+        Ok(out)
+    }
+
+    /// Counts a refusal or a bad end.
+    pub(super) fn failed(&self, reason: Reason, direction: Direction) {
+        // `Reason::ALL` is in the order of declaration, which `as` counts.
+        if let Some(counters) = self.refusals.get(reason as usize) {
+            counters[index(direction)].inc();
+        }
+    }
+
+    /// Accepted sockets of one direction.
+    pub(super) fn sockets(&self, direction: Direction) -> &Gauge {
+        &self.sockets[index(direction)]
+    }
+
+    /// The counters of connections like this one, that end like this.
+    pub(super) fn series(&self, connection: &Connection, flag: super::ResponseFlag) -> Arc<Series> {
+        self.traffic.series(connection, flag)
+    }
+
+    fn register_own(mut self) -> Self {
+        for header in ["baggage", "forwarded", "traceparent"] {
+            drop(self.malformed_headers.get_or_create(&[("header", header)]));
+        }
+        let counters = [
+            ("workload_manager_proxies_started", "Pods started", &self.pods.started),
+            ("workload_manager_proxies_stopped", "Pods stopped", &self.pods.stopped),
+            (
+                "adit_config_file_errors",
+                "Times the configuration file could not be used",
+                &self.config_file.errors,
+            ),
+            (
+                "adit_policy_unknown",
+                "Decisions refused because a policy has not arrived",
+                &self.policy_unknown,
+            ),
+            (
+                "adit_dry_run_findings",
+                "Decisions that policies in dry-run would have changed",
+                &self.dry_run_findings,
+            ),
+            ("adit_panics", "Tasks that panicked", &self.panics),
+        ];
+        for (name, help, counter) in counters {
+            self.registry.register(name, help, counter.clone());
+        }
+        let gauges = [
+            ("workload_manager_active_proxy_count", "Pods served", &self.pods.active),
+            ("workload_manager_pending_proxy_count", "Pods not served yet", &self.pods.pending),
+            (
+                "adit_config_file_last_success_timestamp_seconds",
+                "When the configuration file was last used",
+                &self.config_file.last_success_seconds,
+            ),
+            (
+                "adit_development_ca",
+                "Whether certificates come from the development CA",
+                &self.development_ca,
+            ),
+        ];
+        for (name, help, gauge) in gauges {
+            self.registry.register(name, help, gauge.clone());
+        }
+        let malformed = self.malformed_headers.clone();
+        let help = "Headers of peers that were ignored because they could not be read";
+        self.registry.register("adit_malformed_headers", help, malformed);
+        self
+    }
+}
+
+/// Every reason in both directions, at zero, so that an alert sees the first one rise.
+fn register_refusals(registry: &mut Registry) -> Vec<[Counter; 2]> {
+    let family = Labelled::<Counter, 2>::default();
+    let help = "Connections refused or ended badly, by reason";
+    registry.register("adit_refusals", help, family.clone());
+    let of = |reason: Reason| {
+        DIRECTIONS.map(|direction| {
+            let labels = [("reason", reason.as_str()), (REPORTER, direction.reporter())];
+            family.get_or_create_owned(&labels)
+        })
+    };
+    Reason::ALL.iter().map(|reason| of(*reason)).collect()
+}
+
+fn register_sockets(registry: &mut Registry) -> [Gauge; 2] {
+    let family = Labelled::<Gauge, 1>::default();
+    let help = "Accepted sockets on the proxy's ports";
+    registry.register("istio_tcp_sockets_open", help, family.clone());
+    DIRECTIONS.map(|direction| family.get_or_create_owned(&[(REPORTER, direction.reporter())]))
+}
+
+fn index(direction: Direction) -> usize {
+    match direction {
+        Direction::Outbound => 0,
+        Direction::Inbound => 1,
+    }
+}
+
+#[cfg(test)]
+mod tests;

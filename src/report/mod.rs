@@ -1,15 +1,17 @@
 //! What we say: access log, metrics, dumps. Receives values, decides nothing.
 
-pub mod admin;
 mod accesslog;
-mod baggage_labels;
+pub mod admin;
+pub mod dump;
 pub mod health;
+mod labels;
 mod live;
 pub mod log;
 pub mod metrics;
 mod outcome;
 mod reason;
+mod time;
 
-pub use live::{Live, Report, SocketGuard};
+pub use live::{Live, PodConnections, Report, SocketGuard};
 pub use outcome::{Connection, Direction, Early, Side, Transport};
 pub use reason::{Failure, Reason, ResponseFlag};
