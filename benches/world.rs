@@ -1,0 +1,111 @@
+//! The world of the bench: two nodes, and for every kind of proxy the same pods.
+
+use std::io;
+use std::net::SocketAddr;
+
+use adit::cli::lab::{Lab, LabError, Pod, PodPlan, Redirection};
+use clap::ValueEnum;
+
+use crate::load;
+use crate::proxies::{self, Proxies};
+
+/// The node of the clients.
+pub(crate) const NEAR: &str = "node-a";
+/// The node of the servers.
+pub(crate) const FAR: &str = "node-b";
+/// Second octet of the pods' addresses.
+const LAB_NUMBER: u8 = 77;
+
+/// A kind of proxy between the applications.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, ValueEnum)]
+pub(crate) enum Variant {
+    /// `adit proxy`.
+    Adit,
+    /// `h2` over rustls.
+    Stock,
+    /// `splice` in plain text.
+    Null,
+    /// No proxy and no redirection.
+    None,
+}
+
+impl Variant {
+    pub(crate) const ALL: [Self; 4] = [Self::Adit, Self::Stock, Self::Null, Self::None];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Adit => "adit",
+            Self::Stock => "stock",
+            Self::Null => "null",
+            Self::None => "none",
+        }
+    }
+}
+
+/// Two nodes with pods, proxies and applications, all running.
+pub(crate) struct World {
+    pub(crate) sides: Vec<Side>,
+    /// A pod on the clients' node that is not in the mesh.
+    pub(crate) outside: Pod,
+    /// Holds the namespaces of the nodes.
+    _lab: Lab,
+}
+
+/// The pods of one kind of proxy, and its processes.
+pub(crate) struct Side {
+    pub(crate) variant: Variant,
+    /// On the near node.
+    pub(crate) client: Pod,
+    /// On the far node.
+    pub(crate) server: Pod,
+    /// A server on the near node.
+    pub(crate) neighbour: Pod,
+    pub(crate) proxies: Proxies,
+}
+
+impl World {
+    /// Builds it, and starts proxies and applications.
+    pub(crate) fn build(variants: &[Variant]) -> io::Result<Self> {
+        let mut lab = Lab::create(LAB_NUMBER, Some(false))?;
+        lab.add_node(NEAR)?;
+        lab.add_node(FAR)?;
+        let outside = pod(&mut lab, NEAR, "outside", Redirection::Off)?;
+        let mut pods = Vec::new();
+        for &variant in variants {
+            let redirection = match variant {
+                Variant::None => Redirection::Off,
+                _ => Redirection::Ambient,
+            };
+            let mut add = |node, role| {
+                pod(&mut lab, node, &format!("{role}-{}", variant.name()), redirection)
+            };
+            let (client, server) = (add(NEAR, "client")?, add(FAR, "server")?);
+            let neighbour = add(NEAR, "neighbour")?;
+            load::serve(&server.netns)?;
+            load::serve(&neighbour.netns)?;
+            pods.push((variant, client, server, neighbour));
+        }
+        let start = |(variant, client, server, neighbour): (Variant, Pod, Pod, Pod)| {
+            let near = [client.clone(), neighbour.clone()];
+            let proxies = proxies::start(variant, &lab, &near, &[server.clone()])?;
+            Ok(Side { variant, client, server, neighbour, proxies })
+        };
+        let sides = pods.into_iter().map(start).collect::<io::Result<_>>()?;
+        Ok(Self { sides, outside, _lab: lab })
+    }
+}
+
+/// Where an application of a pod listens.
+pub(crate) fn address(pod: &Pod, port: u16) -> SocketAddr {
+    SocketAddr::new(pod.ipv4.into(), port)
+}
+
+fn pod(lab: &mut Lab, node: &str, name: &str, what: Redirection) -> Result<Pod, LabError> {
+    lab.add_pod(PodPlan {
+        node: node.to_owned(),
+        name: name.to_owned(),
+        namespace: "bench".to_owned(),
+        service_account: name.to_owned(),
+        redirection: what,
+    })
+}
