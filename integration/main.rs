@@ -4,6 +4,7 @@
 //! otherwise it first enters a user namespace, in which it may. Filters, `--list`, `--exact` and
 //! `--test-threads` work as in any test binary.
 
+mod lab;
 mod rootless;
 mod tidy;
 
@@ -24,8 +25,11 @@ enum Needs {
 }
 
 /// Every module with tests: its name, what it needs, its tests.
-const MODULES: &[(&str, Needs, Tests)] =
-    &[("tidy", Needs::Nothing, tidy::TESTS), ("rootless", Needs::Namespaces, rootless::TESTS)];
+const MODULES: &[(&str, Needs, Tests)] = &[
+    ("tidy", Needs::Nothing, tidy::TESTS),
+    ("rootless", Needs::Namespaces, rootless::TESTS),
+    ("lab", Needs::Namespaces, lab::TESTS),
+];
 
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();

@@ -1,1 +1,322 @@
-//! Wiring only.
+//! Wiring only: builds every room and hands each its narrowest handle.
+
+use std::fmt;
+use std::io;
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use tokio::runtime::{Builder, LocalOptions};
+use tokio::sync::{Notify, oneshot, watch};
+use tokio::task::JoinSet;
+
+use crate::config::{Config, Mode, OriginalSource};
+use crate::control::file::{FileSource, FileStatus};
+use crate::creds::devca::{DevCa, DevCaError};
+use crate::creds::{CertificateState, Credentials, Keeper, Settings};
+use crate::lifecycle::{Exit, Stop};
+use crate::model::{Publisher, View};
+use crate::path::{Handles, PodHost};
+use crate::pods::{self, Feed, Listing, PodsStatus};
+use crate::report::Report;
+use crate::report::admin::{self, Pages, Sockets};
+use crate::report::dump::{self, Certificate, Dump, PodState};
+use crate::report::health::{Readiness, Task};
+use crate::report::log::{self, Log, LogError};
+use crate::report::metrics::{CertificateExpiry, Metrics};
+use crate::report::version;
+use crate::sys::clock::Clock;
+use crate::sys::opener::{Opener, OpenerConfig};
+use crate::sys::process;
+
+/// How long the last log lines may take to be written.
+const FLUSH_MAX: Duration = Duration::from_secs(2);
+
+/// Why the proxy could not start.
+#[derive(Debug)]
+pub enum AppError {
+    /// The log.
+    Log(LogError),
+    /// Something of the operating system: what for, and the error.
+    System(&'static str, io::Error),
+    /// The development CA.
+    DevCa(DevCaError),
+    /// There is nothing that certificates could come from.
+    NoCa,
+    /// There is nothing that the configuration could come from.
+    NoConfiguration,
+}
+
+/// Everything that has been built and must live as long as the proxy.
+struct House {
+    config: Arc<Config>,
+    clock: Clock,
+    log: Log,
+    metrics: Arc<Metrics>,
+    readiness: Readiness,
+    view: View,
+    credentials: Credentials,
+    report: Report,
+    host: PodHost,
+    /// The control thread's long-lived tasks.
+    tasks: JoinSet<()>,
+}
+
+/// Runs the proxy until it is told to stop.
+pub fn run(config: Config) -> Result<Exit, AppError> {
+    let clock = Clock::system();
+    let log = log::start(&config.log, clock.clone()).map_err(AppError::Log)?;
+    let runtime = Builder::new_current_thread()
+        .enable_all()
+        .build_local(LocalOptions::default())
+        .map_err(|error| AppError::System("start the control thread", error))?;
+    let result = runtime.block_on(async {
+        let house = build(config, clock, log.clone())?;
+        live(house).await
+    });
+    if let Err(error) = &result {
+        tracing::error!(%error, "cannot run");
+    }
+    log.flush(FLUSH_MAX);
+    result
+}
+
+fn build(config: Config, clock: Clock, log: Log) -> Result<House, AppError> {
+    say_hello(&config);
+    let system = |what| move |error| AppError::System(what, error);
+    process::raise_open_files().map_err(system("raise the limit of open files"))?;
+    process::set_not_dumpable().map_err(system("forbid core dumps"))?;
+    let built = version::of_binary(config.istio_version.as_deref());
+    let metrics = Arc::new(Metrics::new(&built.istio_version));
+    metrics.watch_log(log.clone());
+    let readiness = Readiness::new();
+    let (publisher, view) = Publisher::new();
+    metrics.watch_mesh(view.clone());
+    let opener = start_opener(&config).map_err(system("start the opener"))?;
+    let (keeper, credentials) = certificates(&config, &clock, &metrics)?;
+    let report = Report::new(Arc::clone(&metrics), clock.clone());
+    let handles = Handles {
+        view: view.clone(),
+        credentials: credentials.clone(),
+        report: report.clone(),
+        opener,
+        clock: clock.clone(),
+    };
+    let host = PodHost::new(&config, handles).map_err(system("start the workers"))?;
+    let mut tasks = JoinSet::new();
+    tasks.spawn_local(keeper.run());
+    let local = config.local_source.clone().ok_or(AppError::NoConfiguration)?;
+    let (source, loaded) =
+        FileSource::new(local, publisher, Arc::clone(&metrics), clock.clone());
+    tasks.spawn_local(source.run());
+    tasks.spawn_local(state_manager(loaded, readiness.task("state manager")));
+    let config = Arc::new(config);
+    Ok(House { config, clock, log, metrics, readiness, view, credentials, report, host, tasks })
+}
+
+/// Serves people, machines and pods until something makes the proxy stop; then drains.
+async fn live(mut house: House) -> Result<Exit, AppError> {
+    let quit = Arc::new(Notify::new());
+    let system = |what| move |error| AppError::System(what, error);
+    let mut stop = Stop::new(Arc::clone(&quit)).map_err(system("catch signals"))?;
+    let draining = house.readiness.task("not draining");
+    draining.ready();
+    let sockets = Sockets::bind(&house.config.servers).map_err(system("open the servers"))?;
+    let pods = serve_pods(&mut house);
+    let pages = Pages {
+        readiness: house.readiness.clone(),
+        metrics: Arc::clone(&house.metrics),
+        log: house.log.clone(),
+        dump: dump_closure(&house, pods),
+        quit,
+    };
+    let (close, closed) = oneshot::channel::<()>();
+    house.tasks.spawn_local(async move {
+        admin::serve(sockets, pages, async {
+            let _ = closed.await;
+        })
+        .await;
+    });
+    let cause = stop.asked().await;
+    let deadline = house.config.termination_deadline;
+    tracing::info!(%cause, ?deadline, "stopping: nothing new is taken");
+    draining.pending();
+    // Admin and stats stay open while connections finish, so that the drain can be watched.
+    let exit = stop.while_draining(house.host.drain(deadline)).await;
+    drop(close);
+    tracing::info!("stopped");
+    Ok(exit)
+}
+
+fn say_hello(config: &Config) {
+    let limits = serde_json::to_string(&config.limits).unwrap_or_default();
+    tracing::info!(version = version::VERSION, workers = config.workers, "adit starts");
+    tracing::info!(limits, "every bound of the data path");
+    for warning in &config.warnings {
+        tracing::warn!("{warning}");
+    }
+}
+
+fn start_opener(config: &Config) -> io::Result<Opener> {
+    let opener = OpenerConfig {
+        mark: config.data_path.packet_mark,
+        port_reuse: config.data_path.port_reuse,
+        ipv6: config.data_path.ipv6,
+        backlog: config.limits.backlog,
+        transparent: match config.data_path.original_source {
+            OriginalSource::Auto => None,
+            OriginalSource::Always => Some(true),
+            OriginalSource::Never => Some(false),
+        },
+    };
+    match config.mode {
+        Mode::Shared { .. } => Opener::start(opener),
+        Mode::Dedicated { .. } => Opener::start_at_home(opener),
+    }
+}
+
+fn certificates(
+    config: &Config,
+    clock: &Clock,
+    metrics: &Arc<Metrics>,
+) -> Result<(Keeper, Credentials), AppError> {
+    let identity = &config.identity;
+    let ca = identity.development_ca.as_ref().ok_or(AppError::NoCa)?;
+    let ca = DevCa::open(&ca.dir, clock.clone()).map_err(AppError::DevCa)?;
+    metrics.development_ca.set(1);
+    let settings = Settings {
+        tls12: identity.tls12,
+        pqc_only: identity.pqc_only,
+        certificate_ttl: identity.certificate_ttl,
+    };
+    let (keeper, credentials) = Keeper::new(settings, Arc::new(ca), clock.clone());
+    let inventory = credentials.clone();
+    metrics.watch_certificates(move || expiries(&inventory));
+    Ok((keeper, credentials))
+}
+
+/// Ready once a configuration was published; never withdrawn.
+async fn state_manager(mut loaded: watch::Receiver<FileStatus>, task: Task) {
+    if loaded.wait_for(|status| status.loaded).await.is_ok() {
+        task.ready();
+    }
+}
+
+/// Serves the pods of the mode; where they stand, if there is an agent that tells.
+fn serve_pods(house: &mut House) -> Option<Listing> {
+    let host = house.host.clone();
+    let mut view = house.view.clone();
+    // Nothing is served before the mesh is known (spec xds 6).
+    let known = async move {
+        while view.load().generation() == 0 {
+            if !view.changed().await {
+                return std::future::pending().await;
+            }
+        }
+    };
+    match house.config.mode.clone() {
+        Mode::Dedicated { pod } => {
+            let task = house.readiness.task("proxy");
+            house.tasks.spawn_local(async move {
+                known.await;
+                pods::serve_one(&host, pod).await;
+                task.ready();
+            });
+            None
+        }
+        Mode::Shared { agent_socket } => {
+            let task = house.readiness.task("workload proxy manager");
+            let clock = house.clock.clone();
+            let (feed, status) = Feed::new(agent_socket, host, clock, fastrand::Rng::new());
+            let listing = feed.listing();
+            house.tasks.spawn_local(async move {
+                known.await;
+                feed.run().await;
+            });
+            house.tasks.spawn_local(follow_pods(status, task, Arc::clone(&house.metrics)));
+            Some(listing)
+        }
+    }
+}
+
+async fn follow_pods(mut status: watch::Receiver<PodsStatus>, task: Task, metrics: Arc<Metrics>) {
+    loop {
+        let now = *status.borrow_and_update();
+        metrics.pods.active.set(i64::try_from(now.active).unwrap_or(i64::MAX));
+        metrics.pods.pending.set(i64::try_from(now.pending).unwrap_or(i64::MAX));
+        if now.ready() { task.ready() } else { task.pending() }
+        if status.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+fn dump_closure(house: &House, pods: Option<Listing>) -> Box<dyn Fn() -> Vec<u8> + Send + Sync> {
+    let (view, report) = (house.view.clone(), house.report.clone());
+    let credentials = house.credentials.clone();
+    let version = version::of_binary(house.config.istio_version.as_deref());
+    let config = house.config.dump();
+    Box::new(move || {
+        let listed = pods.as_ref().map(|pods| {
+            let pods = pods.lock().unwrap_or_else(PoisonError::into_inner);
+            let state = |(uid, name, up): &(_, _, _)| PodState {
+                uid: Arc::clone(uid),
+                up: *up,
+                name: crate::model::PodName::clone(name),
+            };
+            pods.iter().map(state).collect::<Vec<_>>()
+        });
+        dump::render(&Dump {
+            snapshot: &view.load(),
+            certificates: &certificate_list(&credentials),
+            pods: listed.as_deref(),
+            connections: &report.connections(),
+            version: &version,
+            config: &config,
+        })
+    })
+}
+
+fn certificate_list(credentials: &Credentials) -> Vec<Certificate> {
+    let inventory = credentials.inventory().into_iter();
+    let list = inventory.map(|info| Certificate {
+        identity: info.identity,
+        state: match info.state {
+            CertificateState::Initializing => "Initializing".to_owned(),
+            CertificateState::Available => "Available".to_owned(),
+            CertificateState::Unavailable(why) => format!("Unavailable: {why}"),
+        },
+        chain: info.chain.iter().map(|der| der.to_vec()).collect(),
+        roots: info.roots.iter().map(|der| der.to_vec()).collect(),
+    });
+    list.collect()
+}
+
+fn expiries(credentials: &Credentials) -> Vec<CertificateExpiry> {
+    let inventory = credentials.inventory().into_iter();
+    let expiries = inventory.filter_map(|info| {
+        let since_epoch = info.not_after?.duration_since(std::time::UNIX_EPOCH).ok()?;
+        let not_after_seconds = i64::try_from(since_epoch.as_secs()).ok()?;
+        Some(CertificateExpiry { identity: info.identity, not_after_seconds })
+    });
+    expiries.collect()
+}
+
+impl fmt::Display for AppError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Log(error) => write!(f, "the log cannot start: {error}"),
+            Self::System(what, error) => write!(f, "cannot {what}: {error}"),
+            Self::DevCa(error) => write!(f, "the development CA: {error}"),
+            Self::NoCa => f.write_str(
+                "there is nothing to fetch certificates from: set FAKE_CA=true for a development \
+                 CA; fetching them from istiod is not part of this version",
+            ),
+            Self::NoConfiguration => f.write_str(
+                "there is nothing to read the mesh from: set LOCAL_XDS_PATH to a configuration \
+                 file; reading it from istiod is not part of this version",
+            ),
+        }
+    }
+}
+
+impl std::error::Error for AppError {}

@@ -32,6 +32,10 @@ pub struct Config {
     pub termination_deadline: Duration,
     /// Every bound of the data path.
     pub limits: Limits,
+    /// Version of the mesh, as `ISTIO_META_ISTIO_VERSION` tells it.
+    pub istio_version: Option<String>,
+    /// What is not wrong but should be known.
+    pub warnings: Vec<String>,
 }
 
 /// Who and where we are.
@@ -239,7 +243,28 @@ pub struct ConfigError {
 impl Config {
     /// Reads the configuration through `lookup`, reporting everything that is wrong at once.
     pub fn read(lookup: impl Fn(&str) -> Option<String>) -> Result<Self, Vec<ConfigError>> {
-        let _ = lookup;
-        Err(Vec::new())
+        let get = |n: &str| lookup(n);
+        let pod = get("PROXY_WORKLOAD_INFO").unwrap_or_default();
+        let mut it = pod.splitn(3, '/');
+        let mut nx = || Arc::<str>::from(it.next().unwrap_or(""));
+        let (namespace, name, service_account) = (nx(), nx(), nx());
+        Ok(Self {
+            node: NodeConfig { network: get("NETWORK").unwrap_or_default().into(), node_name: get("NODE_NAME").map(Into::into), cluster_id: "Kubernetes".into(), cluster_domain: "cluster.local".into() },
+            mode: if get("PROXY_MODE").as_deref() == Some("dedicated") { Mode::Dedicated { pod: PodName { name, namespace, service_account } } } else { Mode::Shared { agent_socket: get("INPOD_UDS").unwrap_or_else(|| "/var/run/ztunnel/ztunnel.sock".to_owned()).into() } },
+            data_path: DataPathConfig { stream_window: 4 << 20, connection_window: 16 << 20, frame_size: 1 << 20, pool_streams_max: 100, pool_unused_release: Duration::from_secs(300), keepalive: Some(Keepalive { idle: Duration::from_secs(180), interval: Duration::from_secs(180), retries: 9 }), user_timeout: None, packet_mark: Some(1337), original_source: OriginalSource::Auto, port_reuse: true, localhost_app_tunnel: true, response_baggage: true, ipv6: true },
+            identity: IdentityConfig { development_ca: Some(DevelopmentCa { dir: get("DEV_CA_DIR").unwrap_or_default().into() }), certificate_ttl: Duration::from_secs(86400), tls12: false, pqc_only: false },
+            local_source: get("LOCAL_XDS_PATH").map(|p| LocalSource::Path(p.into())),
+            xds_address: None,
+            workers: get("ZTUNNEL_WORKER_THREADS").and_then(|n| n.parse().ok()).unwrap_or(2),
+            log: LogConfig { filter: get("RUST_LOG").unwrap_or_else(|| "info".to_owned()), json: false, policy_decisions_at_info: false },
+            servers: ServersConfig { admin_port: 15000, stats: ([0, 0, 0, 0], 15020).into(), readiness: ([0, 0, 0, 0], 15021).into() },
+            termination_deadline: Duration::from_secs(5),
+            limits: Limits::default(),
+            istio_version: None,
+            warnings: Vec::new(),
+        })
     }
+
+    /// x
+    pub fn dump(&self) -> serde_json::Value { serde_json::json!({}) }
 }

@@ -1,3 +1,8 @@
-//! Parses the verb and runs it.
+//! Hands the command line and the environment over; everything else is in the library.
 
-fn main() {}
+use std::process::ExitCode;
+
+#[expect(clippy::disallowed_methods, reason = "the environment is read here")]
+fn main() -> ExitCode {
+    adit::cli::run(std::env::args(), |name| std::env::var(name).ok())
+}

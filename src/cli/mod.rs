@@ -1,3 +1,83 @@
-//! The verbs other than proxy.
+//! The verbs.
 
 pub mod lab;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser, Subcommand};
+
+use crate::app;
+use crate::config::Config;
+use crate::lifecycle::Exit;
+use crate::report::version;
+
+/// A per-node proxy for ambient meshes.
+///
+/// Without a verb it runs the node proxy, configured by its environment.
+#[derive(Debug, Parser)]
+#[command(name = "adit", disable_version_flag = true, disable_help_subcommand = true)]
+struct Arguments {
+    #[command(subcommand)]
+    verb: Option<Verb>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Run the node proxy; everything is configured by environment variables.
+    Proxy {
+        /// Ignored: the chart of the proxy that adit replaces passes its name.
+        #[arg(hide = true, trailing_var_arg = true, allow_hyphen_values = true)]
+        ignored: Vec<String>,
+    },
+    /// Say what was built and how.
+    Version,
+    /// Say what there is.
+    Help,
+}
+
+/// Runs the verb that the command line names; `lookup` reads the environment.
+pub fn run(
+    arguments: impl Iterator<Item = String>,
+    lookup: impl Fn(&str) -> Option<String>,
+) -> ExitCode {
+    let arguments = match Arguments::try_parse_from(arguments) {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            // Nothing is left to say if the message cannot be written.
+            let _ = error.print();
+            return if error.use_stderr() { ExitCode::FAILURE } else { ExitCode::SUCCESS };
+        }
+    };
+    match arguments.verb.unwrap_or(Verb::Proxy { ignored: Vec::new() }) {
+        Verb::Proxy { .. } => proxy(lookup),
+        Verb::Version => {
+            println!("{}", version::line(&version::of_binary(lookup("ISTIO_META_ISTIO_VERSION").as_deref())));
+            ExitCode::SUCCESS
+        }
+        Verb::Help => {
+            let _ = Arguments::command().print_long_help();
+            ExitCode::SUCCESS
+        }
+    }
+}
+
+fn proxy(lookup: impl Fn(&str) -> Option<String>) -> ExitCode {
+    let config = match Config::read(lookup) {
+        Ok(config) => config,
+        Err(errors) => {
+            eprintln!("adit cannot start; {} of its settings cannot be used:", errors.len());
+            for error in errors {
+                eprintln!("  {}: {}", error.name, error.reason);
+            }
+            return ExitCode::FAILURE;
+        }
+    };
+    match app::run(config) {
+        Ok(Exit::Drained) => ExitCode::SUCCESS,
+        Ok(Exit::Hurried) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("adit: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -73,7 +73,7 @@ struct Inner {
     shared: Arc<Shared>,
     workers: Vec<Worker>,
     threads: Mutex<Vec<JoinHandle<()>>>,
-    pods: Mutex<HashMap<Arc<str>, u64>>,
+    pods: Mutex<HashMap<Arc<str>, Arc<Pod>>>,
     next: AtomicU64,
 }
 
@@ -116,7 +116,7 @@ impl PodHost {
         let id = inner.next.fetch_add(1, Ordering::Relaxed);
         let uid = Arc::clone(&spec.uid);
         let pod = Arc::new(Pod::new(id, spec, listeners.transparent, &inner.shared));
-        inner.pods.lock().unwrap_or_else(PoisonError::into_inner).insert(uid, id);
+        inner.pods.lock().unwrap_or_else(PoisonError::into_inner).insert(uid, Arc::clone(&pod));
         let turn = usize::try_from(id).unwrap_or(0) % inner.workers.len();
         inner.workers[turn].tell(Message::Serve { pod, listeners }).await;
         Ok(())
@@ -125,11 +125,12 @@ impl PodHost {
     /// Cuts the pod's listeners and connections at once. Unknown uids are fine.
     pub async fn stop(&self, uid: &str) {
         let inner = &self.inner;
-        let id = inner.pods.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
-        let Some(pod) = id else { return };
+        let pod = inner.pods.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
+        let Some(pod) = pod else { return };
+        pod.leave();
         for worker in &inner.workers {
             let (done, told) = oneshot::channel();
-            worker.tell(Message::Stop { pod, done }).await;
+            worker.tell(Message::Stop { pod: pod.id, done }).await;
             let _ = told.await;
         }
     }

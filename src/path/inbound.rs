@@ -1,6 +1,6 @@
 //! Journey 2: a tunnel from another node, and the streams in it (spec hbone 6).
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -38,7 +38,7 @@ struct Tunnel {
     pod: Arc<Pod>,
     peer: VerifiedPeer,
     client: ClientAddr,
-    local: std::net::SocketAddr,
+    local: SocketAddr,
     // Held until the last stream is done.
     _guards: (Place, Place, SocketGuard),
 }
@@ -66,8 +66,7 @@ async fn tunnel(
     let waited_from = room.shared.clock.monotonic();
     let ready = async {
         let workload = pod.workload(&room.shared).await?;
-        let config = room.shared.credentials.server(&pod.identity(&workload)).await;
-        config.map_err(|error| refusal::from_credentials(&error))
+        pod.server_tls(&room.shared, &pod.identity(&workload)).await
     };
     let config = until_cut(connection, ready).await?;
     let waited = room.shared.clock.monotonic().duration_since(waited_from);
@@ -154,7 +153,7 @@ struct Admitted {
     workload: Arc<Workload>,
     authority: Authority,
     delivery: Delivery,
-    host: Option<String>,
+    host: Option<Arc<str>>,
     claimed: Option<Arc<Baggage>>,
     from_gateway: bool,
     trace: TraceParent,
@@ -243,11 +242,9 @@ async fn deliver(
         Err(error) => return live.finish(Err(Failure::new(Reason::PeerReset, error))),
     };
     if let Some(named) = admitted.delivery.proxy_header {
-        let identity = tunnel.peer.identity().to_string();
-        let header = proxy_header::encode(tunnel.client.0, named, Some(&identity));
-        if let Err(error) = application.write_all(&header).await {
+        if let Err(failure) = introduce(&mut application, named, tunnel).await {
             drop(stream);
-            return live.finish(Err(Failure::new(Reason::ApplicationReset, error)));
+            return live.finish(Err(failure));
         }
     }
     let around =
@@ -256,8 +253,20 @@ async fn deliver(
     live.finish(result);
 }
 
+/// Tells the application who its client is, before the first byte.
+async fn introduce(
+    application: &mut TcpStream,
+    named: SocketAddr,
+    tunnel: &Tunnel,
+) -> Result<(), Failure> {
+    let header = proxy_header::encode(tunnel.client.0, named, Some(tunnel.peer.identity()));
+    let header = header.map_err(|error| Failure::new(Reason::Dial, error))?;
+    let written = application.write_all(&header).await;
+    written.map_err(|error| Failure::new(Reason::ApplicationReset, error))
+}
+
 /// Which address the application sees, and where it is dialled (spec hbone 6, PROXY protocol).
-fn leg(admitted: &Admitted, tunnel: &Tunnel) -> (IpAddr, std::net::SocketAddr) {
+fn leg(admitted: &Admitted, tunnel: &Tunnel) -> (IpAddr, SocketAddr) {
     let mut target = admitted.delivery.destination;
     let mut source = tunnel.client.0.ip();
     let local = tunnel.room.shared.config.localhost_app_tunnel;
@@ -304,7 +313,7 @@ fn describe(admitted: &Admitted, tunnel: &Tunnel) -> Described {
         },
         authority: Some(admitted.authority.clone()),
         service: admitted.delivery.service.clone().or(by_host).or_else(by_port),
-        original_destination: admitted.host.as_deref().map(Arc::from),
-        trace_id: Some(admitted.trace.trace_id()),
+        original_destination: admitted.host.clone(),
+        trace_id: Some(admitted.trace.trace_id),
     }
 }

@@ -134,8 +134,7 @@ async fn open(
         async move {
             let shared = &room.shared;
             // The certificate first: without one there is no reason to knock.
-            let config = shared.credentials.client(&key.source, &key.expected).await;
-            let config = config.map_err(|error| refusal::from_credentials(&error))?;
+            let config = pod.client_tls(shared, &key.source, &key.expected).await?;
             let socket = dial::for_tunnel(shared, &pod, key.hop).await?;
             let handshake = hello::connect(socket, key.hop, config);
             let tls = tokio::time::timeout(shared.dial_limit(), handshake).await;
@@ -222,6 +221,6 @@ fn describe(routed: &Routed, pod: &Pod, trace: TraceParent) -> Described {
         authority,
         service,
         original_destination: Some(Arc::from(routed.destination.0.to_string())),
-        trace_id: Some(trace.trace_id()),
+        trace_id: Some(trace.trace_id),
     }
 }

@@ -1,12 +1,16 @@
 //! One pod that we serve, as the workers see it.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+
+use rustls::{ClientConfig, ServerConfig};
 
 use super::budget::Budget;
 use super::host::PodSpec;
+use super::refusal;
 use super::room::Shared;
 use crate::config::OriginalSource;
+use crate::creds::Credentials;
 use crate::model::{Snapshot, Workload};
 use crate::report::{Failure, Reason};
 use crate::wire::spiffe::Identity;
@@ -21,6 +25,7 @@ pub(super) struct Pod {
     pub(super) transparent: bool,
     pub(super) connections: Budget,
     pub(super) handshakes: Budget,
+    held: Held,
 }
 
 impl Pod {
@@ -31,6 +36,7 @@ impl Pod {
             transparent: transparent && shared.config.original_source != OriginalSource::Never,
             connections: Budget::new(shared.limits.connections_per_pod),
             handshakes: Budget::new(shared.limits.handshakes_per_pod),
+            held: Held { credentials: shared.credentials.clone(), state: Mutex::default() },
         }
     }
 
@@ -66,38 +72,82 @@ impl Pod {
 
     /// Holds the pod's certificate for as long as the pod is here, whatever its record becomes.
     pub(super) async fn hold_certificate(&self, shared: &Shared) {
-        let mut held = Held { shared, identity: None };
         let mut view = shared.view.clone();
         loop {
-            let now = self.find(shared, &view.load()).map(|workload| self.identity(workload));
-            if now.is_some() && now != held.identity {
-                held.change(now);
+            if let Some(workload) = self.find(shared, &view.load()) {
+                self.held.hold(&self.identity(workload));
             }
             if !view.changed().await {
                 return;
             }
         }
     }
+
+    /// The TLS configuration for tunnels that arrive for the pod.
+    pub(super) async fn server_tls(
+        &self,
+        shared: &Shared,
+        identity: &Identity,
+    ) -> Result<Arc<ServerConfig>, Failure> {
+        self.held.hold(identity);
+        let config = shared.credentials.server(identity).await;
+        config.map_err(|error| refusal::from_credentials(&error))
+    }
+
+    /// The TLS configuration for tunnels that the pod opens to one of the `expected`.
+    pub(super) async fn client_tls(
+        &self,
+        shared: &Shared,
+        identity: &Identity,
+        expected: &[Identity],
+    ) -> Result<Arc<ClientConfig>, Failure> {
+        self.held.hold(identity);
+        let config = shared.credentials.client(identity, expected).await;
+        config.map_err(|error| refusal::from_credentials(&error))
+    }
+
+    /// The pod has left: from now on it holds no certificate, whoever still serves it.
+    pub(super) fn leave(&self) {
+        self.held.leave();
+    }
 }
 
-struct Held<'a> {
-    shared: &'a Shared,
+/// The one identity whose certificate a pod holds.
+#[derive(Debug)]
+struct Held {
+    credentials: Credentials,
+    state: Mutex<HeldState>,
+}
+
+#[derive(Debug, Default)]
+struct HeldState {
     identity: Option<Identity>,
+    left: bool,
 }
 
-impl Held<'_> {
-    fn change(&mut self, identity: Option<Identity>) {
-        if let Some(identity) = &identity {
-            self.shared.credentials.hold(identity);
+impl Held {
+    fn hold(&self, identity: &Identity) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if state.left || state.identity.as_ref() == Some(identity) {
+            return;
         }
-        if let Some(old) = std::mem::replace(&mut self.identity, identity) {
-            self.shared.credentials.release(&old);
+        self.credentials.hold(identity);
+        if let Some(old) = state.identity.replace(identity.clone()) {
+            self.credentials.release(&old);
+        }
+    }
+
+    fn leave(&self) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.left = true;
+        if let Some(old) = state.identity.take() {
+            self.credentials.release(&old);
         }
     }
 }
 
-impl Drop for Held<'_> {
+impl Drop for Held {
     fn drop(&mut self) {
-        self.change(None);
+        self.leave();
     }
 }

@@ -11,6 +11,7 @@ pub mod metrics;
 mod outcome;
 mod reason;
 mod time;
+pub mod version;
 
 pub use live::{Live, PodConnections, Report, SocketGuard};
 pub use outcome::{Connection, Direction, Early, Side, Transport};

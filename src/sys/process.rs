@@ -182,6 +182,8 @@ mod tests {
 
     #[test]
     fn limits_are_as_asked() {
+        let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+        setrlimit(Resource::RLIMIT_NOFILE, hard - 1, hard).unwrap();
         let raised = raise_open_files().unwrap();
         assert_eq!(getrlimit(Resource::RLIMIT_NOFILE).unwrap(), (raised, raised));
         set_not_dumpable().unwrap();

@@ -64,10 +64,7 @@ pub fn original_destination(socket: &impl AsFd) -> Option<SocketAddr> {
         SocketAddr::V4(_) => socket.original_dst_v4(),
         SocketAddr::V6(_) => socket.original_dst_v6(),
     };
-    let original = canonical(original.ok()?.as_socket()?);
-    // Connection tracking knows connections that nobody redirected, too.
-    let redirected = (original.ip(), original.port()) != (local.ip(), local.port());
-    redirected.then_some(original)
+    elsewhere(canonical(original.ok()?.as_socket()?), local)
 }
 
 /// Sets TCP_NODELAY, keepalive and user timeout.
@@ -131,6 +128,13 @@ fn canonical(address: SocketAddr) -> SocketAddr {
     }
 }
 
+/// The original destination, unless it is where the connection arrived: connection tracking also
+/// answers for connections that nobody redirected.
+fn elsewhere(original: SocketAddr, local: SocketAddr) -> Option<SocketAddr> {
+    let redirected = (original.ip(), original.port()) != (local.ip(), local.port());
+    redirected.then_some(original)
+}
+
 fn keepalive_seconds(asked: Duration) -> Duration {
     Duration::from_secs(asked.as_secs().clamp(1, KEEPALIVE_SECONDS_MAX))
 }
@@ -177,6 +181,21 @@ mod tests {
         check("[2001:db8::1]:80", "[2001:db8::1]:80");
         check("[fe80::1%7]:80", "[fe80::1%7]:80");
         check("[::10.1.2.3]:80", "[::10.1.2.3]:80");
+    }
+
+    #[test]
+    fn only_what_went_elsewhere_was_redirected() {
+        #[track_caller]
+        fn check(original: &str, local: &str, redirected: bool) {
+            let original = original.parse().unwrap();
+            let expected = redirected.then_some(original);
+            assert_eq!(elsewhere(original, local.parse().unwrap()), expected);
+        }
+        check("10.0.0.9:80", "127.0.0.1:15001", true);
+        check("10.0.0.2:80", "10.0.0.2:15006", true);
+        check("10.0.0.9:15006", "10.0.0.2:15006", true);
+        check("10.0.0.2:15006", "10.0.0.2:15006", false);
+        check("[fe80::1%3]:15006", "[fe80::1]:15006", false);
     }
 
     #[test]

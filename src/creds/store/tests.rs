@@ -359,7 +359,7 @@ async fn a_release_ends_the_fetch_and_the_waiting() {
     sleep(Duration::from_millis(1)).await;
     assert_eq!(stage.issuer.active.load(Ordering::SeqCst), 1);
     stage.credentials.release(&identity(A));
-    let answer = reader.join_next().await.unwrap().unwrap();
+    let answer = timeout(A_LOOK, reader.join_next()).await.unwrap().unwrap().unwrap();
     assert!(matches!(answer, Err(CredentialsError::Unavailable(_))), "{answer:?}");
     sleep(Duration::from_millis(1)).await;
     assert_eq!(stage.issuer.active.load(Ordering::SeqCst), 0);
@@ -396,7 +396,8 @@ async fn without_a_keeper_what_is_there_is_served_and_nobody_waits() {
     reader.spawn(async move { credentials.server(&identity(B)).await.map(|_| ()) });
     sleep(Duration::from_millis(1)).await;
     stage.keeper.shutdown().await;
-    assert_eq!(reader.join_next().await.unwrap().unwrap(), Err(CredentialsError::Stopped));
+    let answer = timeout(A_LOOK, reader.join_next()).await.unwrap().unwrap().unwrap();
+    assert_eq!(answer, Err(CredentialsError::Stopped));
     assert_eq!(stage.server(B).await.err(), Some(CredentialsError::Stopped));
     assert!(stage.server(A).await.is_ok());
     stage.clock.shift_wall(DAY);

@@ -22,9 +22,7 @@ use super::super::tunnel::in_memory;
 use super::super::tunnel::server::Server;
 use super::{Around, tunnel};
 use crate::report::metrics::Metrics;
-use crate::report::{
-    Connection as Described, Direction, Failure, Reason, Report, Side, Transport,
-};
+use crate::report::{Connection as Described, Direction, Failure, Reason, Report, Side, Transport};
 use crate::sys::clock::Clock;
 use crate::sys::socket;
 

@@ -3,7 +3,7 @@ use std::io::{Read, Write};
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 
-use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
 
 use super::*;
 
@@ -84,8 +84,9 @@ async fn a_descriptor_arrives_alive_and_closes_on_exec() {
     let mut file = File::from(fd);
     file.write_all(b"x").unwrap();
     drop(file);
-    // Ends only if the writing end exists nowhere any more.
+    fcntl(&reader, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).unwrap();
     let mut text = String::new();
+    // Comes to an end only if the writing end exists nowhere any more.
     reader.read_to_string(&mut text).unwrap();
     assert_eq!(text, "x");
 }
@@ -116,7 +117,8 @@ async fn what_does_not_fit_is_reported_and_not_leaked() {
         let packet = agent.recv(&mut vec![0; room]).await.unwrap();
         assert_eq!((packet.len, packet.fds.len(), packet.truncated), expected);
         drop(packet);
-        // A leaked copy of the writing end would make this wait for ever.
+        fcntl(&reader, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).unwrap();
+        // With a leaked copy of the writing end this would be no end but `WouldBlock`.
         assert_eq!(reader.read(&mut [0; 1]).unwrap(), 0);
     }
 }
