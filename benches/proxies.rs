@@ -122,12 +122,6 @@ impl Drop for Proxies {
     }
 }
 
-impl Cpu {
-    pub(crate) fn total(self) -> f64 {
-        self.user + self.system
-    }
-}
-
 impl Sub for Cpu {
     type Output = Self;
 
