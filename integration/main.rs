@@ -4,9 +4,14 @@
 //! otherwise it first enters a user namespace, in which it may. Filters, `--list`, `--exact` and
 //! `--test-threads` work as in any test binary.
 
+mod journeys;
 mod lab;
+mod lab_parts;
+mod ledger;
 mod rootless;
+mod sys_opener;
 mod tidy;
+mod world;
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -28,7 +33,11 @@ enum Needs {
 const MODULES: &[(&str, Needs, Tests)] = &[
     ("tidy", Needs::Nothing, tidy::TESTS),
     ("rootless", Needs::Namespaces, rootless::TESTS),
+    ("sys_opener", Needs::Namespaces, sys_opener::TESTS),
     ("lab", Needs::Namespaces, lab::TESTS),
+    ("lab_parts", Needs::Namespaces, lab_parts::TESTS),
+    ("journeys", Needs::Namespaces, journeys::TESTS),
+    ("ledger", Needs::Namespaces, ledger::TESTS),
 ];
 
 fn main() -> ExitCode {

@@ -86,9 +86,7 @@ impl Serialize for Dump<'_> {
         map.serialize_entry("policies", &policy::Policies(self.snapshot))?;
         map.serialize_entry("certificates", &certificate::Certificates(self.certificates))?;
         if let Some(pods) = self.pods {
-            let mut sorted: Vec<_> = pods.iter().collect();
-            sorted.sort_by_key(|pod| &pod.uid);
-            let states = sorted.into_iter().map(|pod| (&pod.uid, self.state_of(pod)));
+            let states = pods.iter().map(|pod| (&pod.uid, self.state_of(pod)));
             map.serialize_entry("workloadState", &states.collect::<BTreeMap<_, _>>())?;
         }
         map.serialize_entry("version", self.version)?;

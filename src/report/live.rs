@@ -111,7 +111,7 @@ impl Report {
     /// Counts an accepted socket for as long as the guard lives.
     pub fn socket(&self, direction: Direction) -> SocketGuard {
         let metrics = Arc::clone(&self.inner.metrics);
-        metrics.sockets(direction).inc();
+        metrics.sockets(direction, 1);
         SocketGuard { metrics, direction }
     }
 
@@ -195,7 +195,7 @@ impl Drop for Live {
 
 impl Drop for SocketGuard {
     fn drop(&mut self) {
-        self.metrics.sockets(self.direction).dec();
+        self.metrics.sockets(self.direction, -1);
     }
 }
 

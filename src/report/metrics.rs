@@ -3,6 +3,7 @@
 //! Labels are bounded: those of the traffic metrics by `metrics/traffic.rs`, all others are words
 //! of ours or identities of certificates we hold.
 
+mod outcomes;
 mod scrape;
 mod traffic;
 
@@ -11,25 +12,23 @@ use std::sync::Arc;
 
 use prometheus_client::encoding::text;
 use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::exemplar::Exemplar;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
 use super::log::Log;
-use super::{Connection, Direction, Reason};
+use super::{Connection, Direction, Reason, ResponseFlag};
 use crate::model::View;
 use crate::wire::spiffe::Identity;
+use outcomes::Outcomes;
 use scrape::Sources;
 use traffic::Traffic;
 
 pub(super) use traffic::{Cells, Series};
 
-/// The label that names whose side of a connection is told of.
-const REPORTER: &str = "reporter";
-/// Both directions, in the order of the arrays that are indexed by them.
-const DIRECTIONS: [Direction; 2] = [Direction::Outbound, Direction::Inbound];
-
-type Labelled<T, const N: usize> = Family<[(&'static str, &'static str); N], T>;
+/// What the encoder is told where there is no exemplar.
+const NO_EXEMPLAR: Option<&Exemplar<[(String, String); 0], u64>> = None;
 
 /// Every metric. Counting takes no lock, except at the opening and end of a connection.
 #[derive(Debug)]
@@ -49,9 +48,7 @@ pub struct Metrics {
     registry: Registry,
     traffic: Arc<Traffic>,
     sources: Arc<Sources>,
-    refusals: Vec<[Counter; 2]>,
-    sockets: [Gauge; 2],
-    malformed_headers: Labelled<Counter, 1>,
+    outcomes: Arc<Outcomes>,
 }
 
 /// Pods served (`workload_manager_*`).
@@ -91,7 +88,9 @@ impl Metrics {
         let mut registry = Registry::default();
         let traffic = Arc::new(Traffic::default());
         let sources = Arc::new(Sources::default());
+        let outcomes = Arc::new(Outcomes::default());
         registry.register_collector(Box::new(Arc::clone(&traffic)));
+        registry.register_collector(Box::new(Arc::clone(&outcomes)));
         registry.register_collector(Box::new(Arc::clone(&sources)));
         let build = Family::<[(&'static str, String); 2], Gauge>::default();
         build
@@ -108,19 +107,17 @@ impl Metrics {
             dry_run_findings: Counter::default(),
             panics: Counter::default(),
             development_ca: Gauge::default(),
-            refusals: register_refusals(&mut registry),
-            sockets: register_sockets(&mut registry),
-            malformed_headers: Labelled::default(),
             registry,
             traffic,
             sources,
+            outcomes,
         };
         metrics.register_own()
     }
 
     /// Counts a header of a peer that could not be read and was ignored. The name is one of ours.
     pub fn malformed_header(&self, header: &'static str) {
-        self.malformed_headers.get_or_create(&[("header", header)]).inc();
+        self.outcomes.malformed(header);
     }
 
     /// From now on scrapes say how large the mesh is. The first call counts.
@@ -151,26 +148,20 @@ impl Metrics {
 
     /// Counts a refusal or a bad end.
     pub(super) fn failed(&self, reason: Reason, direction: Direction) {
-        // `Reason::ALL` is in the order of declaration, which `as` counts.
-        if let Some(counters) = self.refusals.get(reason as usize) {
-            counters[index(direction)].inc();
-        }
+        self.outcomes.refused(reason, direction);
     }
 
-    /// Accepted sockets of one direction.
-    pub(super) fn sockets(&self, direction: Direction) -> &Gauge {
-        &self.sockets[index(direction)]
+    /// Counts sockets that were accepted, or closed if negative.
+    pub(super) fn sockets(&self, direction: Direction, change: i64) {
+        self.outcomes.sockets(direction, change);
     }
 
     /// The counters of connections like this one, that end like this.
-    pub(super) fn series(&self, connection: &Connection, flag: super::ResponseFlag) -> Arc<Series> {
+    pub(super) fn series(&self, connection: &Connection, flag: ResponseFlag) -> Arc<Series> {
         self.traffic.series(connection, flag)
     }
 
     fn register_own(mut self) -> Self {
-        for header in ["baggage", "forwarded", "traceparent"] {
-            drop(self.malformed_headers.get_or_create(&[("header", header)]));
-        }
         let counters = [
             ("workload_manager_proxies_started", "Pods started", &self.pods.started),
             ("workload_manager_proxies_stopped", "Pods stopped", &self.pods.stopped),
@@ -211,40 +202,9 @@ impl Metrics {
         for (name, help, gauge) in gauges {
             self.registry.register(name, help, gauge.clone());
         }
-        let malformed = self.malformed_headers.clone();
-        let help = "Headers of peers that were ignored because they could not be read";
-        self.registry.register("adit_malformed_headers", help, malformed);
         self
     }
 }
 
-/// Every reason in both directions, at zero, so that an alert sees the first one rise.
-fn register_refusals(registry: &mut Registry) -> Vec<[Counter; 2]> {
-    let family = Labelled::<Counter, 2>::default();
-    let help = "Connections refused or ended badly, by reason";
-    registry.register("adit_refusals", help, family.clone());
-    let of = |reason: Reason| {
-        DIRECTIONS.map(|direction| {
-            let labels = [("reason", reason.as_str()), (REPORTER, direction.reporter())];
-            family.get_or_create_owned(&labels)
-        })
-    };
-    Reason::ALL.iter().map(|reason| of(*reason)).collect()
-}
-
-fn register_sockets(registry: &mut Registry) -> [Gauge; 2] {
-    let family = Labelled::<Gauge, 1>::default();
-    let help = "Accepted sockets on the proxy's ports";
-    registry.register("istio_tcp_sockets_open", help, family.clone());
-    DIRECTIONS.map(|direction| family.get_or_create_owned(&[(REPORTER, direction.reporter())]))
-}
-
-fn index(direction: Direction) -> usize {
-    match direction {
-        Direction::Outbound => 0,
-        Direction::Inbound => 1,
-    }
-}
-
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -3,6 +3,8 @@
 mod accesslog;
 pub mod admin;
 pub mod dump;
+#[cfg(test)]
+mod fixtures;
 pub mod health;
 mod labels;
 mod live;

@@ -31,7 +31,9 @@ pub enum Transport {
 /// One end of a connection.
 #[derive(Clone, Debug)]
 pub struct Side {
-    /// Its address; for a destination the real next hop.
+    /// Its address; for a destination the real next hop. Inbound that is the pod's address, even
+    /// where the bytes are delivered on loopback, and the port they are delivered to; the access
+    /// log names the tunnel's port instead where there is one.
     pub addr: SocketAddr,
     /// Its record, if known.
     pub workload: Option<Arc<Workload>>,

@@ -2,9 +2,11 @@
 //!
 //! The only room that may contain `unsafe` code. It imports nothing of ours.
 
+pub mod child;
 pub mod clock;
 pub mod netns;
 pub mod opener;
+pub mod packet;
 pub mod private_dir;
 pub mod process;
 pub mod seqpacket;

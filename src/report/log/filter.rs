@@ -63,7 +63,7 @@ impl Directives {
 
     fn add(&mut self, clause: &str) -> Result<(), FilterError> {
         let wrong = || FilterError::Clause(clause.chars().take(TARGET_BYTES_MAX).collect());
-        // istioctl's help shows `target:level`; a target may contain `::`, so the last colon counts.
+        // istioctl's help shows `target:level`; a target may contain `::`: the last colon counts.
         let split = clause.split_once('=').or_else(|| clause.rsplit_once(':'));
         let Some((target, level)) = split else {
             self.default = Some(level_of(clause).ok_or_else(wrong)?);

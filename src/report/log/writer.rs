@@ -36,7 +36,7 @@ struct Shared {
     done: AtomicU64,
     /// Lines lost before the queue or after it.
     dropped: AtomicU64,
-    /// Bytes in the queue.
+    /// Bytes in the queue and in the batch being written.
     bytes: AtomicUsize,
     turn: Mutex<()>,
     turned: Condvar,
@@ -114,8 +114,9 @@ impl Writer {
                 bytes += line.len();
                 count += 1;
             }
-            self.shared.bytes.fetch_sub(bytes, Ordering::Relaxed);
             let lost = self.write(batch.as_bytes()).min(count);
+            // Only now: what is being written is held in memory too.
+            self.shared.bytes.fetch_sub(bytes, Ordering::Relaxed);
             self.shared.dropped.fetch_add(lost, Ordering::Relaxed);
             self.shared.done.fetch_add(count, Ordering::Release);
             // Locked, so that a flush is either before its check or already waiting.

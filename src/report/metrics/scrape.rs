@@ -8,9 +8,8 @@ use nix::sys::resource::{Resource, getrlimit};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeGaugeValue};
 use prometheus_client::metrics::MetricType;
-use prometheus_client::metrics::exemplar::Exemplar;
 
-use super::CertificateExpiry;
+use super::{CertificateExpiry, NO_EXEMPLAR};
 use crate::model::View;
 use crate::report::log::Log;
 
@@ -33,10 +32,9 @@ impl Collector for Sources {
         if let Some(log) = self.log.get() {
             let name = "adit_log_lines_dropped";
             let help = "Log lines that were not written";
-            let none = None::<&Exemplar<[(String, String); 0], u64>>;
             encoder
                 .encode_descriptor(name, help, None, MetricType::Counter)?
-                .encode_counter(&log.lines_dropped(), none)?;
+                .encode_counter(&log.lines_dropped(), NO_EXEMPLAR)?;
         }
         if let Some(read) = self.certificates.get() {
             let name = "adit_certificate_expiry_timestamp_seconds";

@@ -12,8 +12,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockWriteGuard};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::DescriptorEncoder;
 use prometheus_client::metrics::MetricType;
-use prometheus_client::metrics::exemplar::Exemplar;
 
+use super::NO_EXEMPLAR;
 use crate::report::labels::{Claims, Labels};
 use crate::report::{Connection, ResponseFlag};
 
@@ -194,9 +194,13 @@ impl Collector for Traffic {
         // A stable order, so that two scrapes can be compared.
         rows.sort_by(|(a, _), (b, _)| a.pairs().cmp(b.pairs()));
         for (name, help, pick) in families {
+            let picked = rows.iter().filter_map(|(labels, t)| Some((labels, pick(t)?)));
+            let mut picked = picked.peekable();
+            if picked.peek().is_none() {
+                continue;
+            }
             let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
-            for (labels, totals) in &rows {
-                let Some(value) = pick(totals) else { continue };
+            for (labels, value) in picked {
                 metric.encode_family(labels)?.encode_counter(&value, NO_EXEMPLAR)?;
             }
         }
@@ -207,6 +211,3 @@ impl Collector for Traffic {
             .encode_counter(&self.overflowed.load(Ordering::Relaxed), NO_EXEMPLAR)
     }
 }
-
-/// What the encoder is told where there is no exemplar.
-const NO_EXEMPLAR: Option<&Exemplar<[(String, String); 0], u64>> = None;

@@ -1,0 +1,357 @@
+//! Two nodes, their pods, an agent and the real proxy on each: what the tests of the whole stand on.
+
+use std::collections::BTreeMap;
+use std::fmt::{Display, Write as _};
+use std::fs;
+use std::io::{self, Read, Write};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use adit::cli::lab::{Agent, Lab, Pod, PodPlan, Proxy, ProxyPlan, Redirection};
+use adit::sys::socket;
+
+/// The proxy under test.
+const PROGRAM: &str = env!("CARGO_BIN_EXE_adit");
+/// Far more than anything here takes: a test that would hang fails instead.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+/// Where applications listen unless a test says otherwise.
+pub(crate) const PORT: u16 = 8080;
+/// The service's address and port, which lead to the server's [`PORT`].
+pub(crate) const VIP: (&str, u16) = ("10.250.0.1", 80);
+
+/// What went wrong, for a person.
+pub(crate) type Outcome<T = ()> = Result<T, String>;
+
+/// Adds to an error what was being done.
+pub(crate) trait Context<T> {
+    fn during(self, what: &str) -> Outcome<T>;
+}
+
+impl<T, E: Display> Context<T> for Result<T, E> {
+    fn during(self, what: &str) -> Outcome<T> {
+        self.map_err(|error| format!("{what}: {error}"))
+    }
+}
+
+/// Fails the test unless a condition holds.
+macro_rules! ensure {
+    ($condition:expr, $($message:tt)+) => {
+        if !$condition {
+            return Err(format!($($message)+));
+        }
+    };
+}
+pub(crate) use ensure;
+
+/// Two nodes with a proxy each; `web` and `intruder` on the first, `cart` on the second, and
+/// `legacy`, which is not in the mesh, on the first.
+pub(crate) struct World {
+    pub(crate) lab: Lab,
+    pub(crate) agents: BTreeMap<String, Agent>,
+    pub(crate) proxies: BTreeMap<String, Proxy>,
+    pub(crate) policies: String,
+    pub(crate) listed: BTreeMap<String, Vec<String>>,
+    generation: u64,
+    written: String,
+    environment: Vec<(String, String)>,
+    dir: TempDir,
+}
+
+/// A folder that goes with the test.
+pub(crate) struct TempDir(PathBuf);
+
+impl TempDir {
+    pub(crate) fn new() -> Outcome<Self> {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let path = std::env::temp_dir().join(format!("adit-{}-{number}", std::process::id()));
+        fs::DirBuilder::new().mode(0o700).create(&path).during("making a folder")?;
+        // Through no symlink: the development CA takes none.
+        Ok(Self(path.canonicalize().during("finding the folder")?))
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for TempDir {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Namespace and service account of the pods that every world has.
+const PODS: [(&str, &str, &str, Redirection); 4] = [
+    ("a", "web", "front", Redirection::Ambient),
+    ("a", "intruder", "front", Redirection::Ambient),
+    ("a", "legacy", "front", Redirection::Off),
+    ("b", "cart", "shop", Redirection::Ambient),
+];
+
+impl World {
+    /// The whole world, ready, without any policy.
+    pub(crate) fn new() -> Outcome<Self> {
+        Self::with_environment(&[])
+    }
+
+    /// The whole world, its proxies with more environment.
+    pub(crate) fn with_environment(environment: &[(&str, &str)]) -> Outcome<Self> {
+        let mut world = Self {
+            lab: Lab::create(7, None).during("making the laboratory")?,
+            agents: BTreeMap::new(),
+            proxies: BTreeMap::new(),
+            policies: String::new(),
+            listed: BTreeMap::new(),
+            generation: 0,
+            written: String::new(),
+            environment: environment.iter().map(|(n, v)| ((*n).into(), (*v).into())).collect(),
+            dir: TempDir::new()?,
+        };
+        for node in ["a", "b"] {
+            world.lab.add_node(node).during("making a node")?;
+            let agent = Agent::start(&world.dir.path().join(format!("{node}.sock")));
+            world.agents.insert(node.into(), agent.during("starting an agent")?);
+        }
+        for (node, name, namespace, redirection) in PODS {
+            let pod = world.add_pod(node, name, namespace, redirection)?;
+            if redirection == Redirection::Ambient {
+                world.agents[node].enroll(&pod);
+            }
+        }
+        world.write()?;
+        world.generation = 1;
+        for node in ["a", "b"] {
+            world.start_proxy(node, node)?;
+        }
+        world.wait_ready()?;
+        Ok(world)
+    }
+
+    /// Makes a pod in the laboratory; the agent is not told.
+    pub(crate) fn add_pod(
+        &mut self,
+        node: &str,
+        name: &str,
+        namespace: &str,
+        redirection: Redirection,
+    ) -> Outcome<Pod> {
+        let plan = PodPlan {
+            node: node.into(),
+            name: name.into(),
+            namespace: namespace.into(),
+            service_account: name.into(),
+            redirection,
+        };
+        self.lab.add_pod(plan).during("making a pod")
+    }
+
+    /// Starts one more proxy, called `name`, on a node.
+    pub(crate) fn start_proxy(&mut self, node: &str, name: &str) -> Outcome {
+        let netns = &self.lab.node(node).ok_or("no such node")?.netns;
+        let (agent, dir) = (self.agents[node].path().to_owned(), self.dir.path());
+        let config = dir.join("mesh.yaml");
+        let mut plan =
+            ProxyPlan::from_files(Path::new(PROGRAM), (node, netns), &agent, &config, dir);
+        for (variable, value) in &self.environment {
+            plan = plan.with(variable, value);
+        }
+        plan.log = dir.join(format!("{name}.log"));
+        let proxy = Proxy::start(plan).during("starting a proxy")?;
+        self.proxies.insert(name.into(), proxy);
+        Ok(())
+    }
+
+    /// Waits until every proxy is ready.
+    pub(crate) fn wait_ready(&mut self) -> Outcome {
+        for proxy in self.proxies.values_mut() {
+            proxy.wait_ready(PATIENCE).during("waiting for a proxy")?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn pod(&self, name: &str) -> &Pod {
+        self.lab.pod(name).unwrap_or_else(|| panic!("no pod {name}"))
+    }
+
+    /// The server's address of a family.
+    pub(crate) fn server(&self, ipv6: bool) -> SocketAddr {
+        let cart = self.pod("cart");
+        let ip = if ipv6 { cart.ipv6.map(IpAddr::V6) } else { Some(IpAddr::V4(cart.ipv4)) };
+        SocketAddr::new(ip.expect("the laboratory has this family"), PORT)
+    }
+
+    pub(crate) fn proxy(&self, name: &str) -> &Proxy {
+        &self.proxies[name]
+    }
+
+    /// Replaces the policies (YAML list items), and which of them workloads name, and waits until
+    /// every proxy has them.
+    pub(crate) fn set_policies(&mut self, policies: &str, listed: &[(&str, &[&str])]) -> Outcome {
+        policies.clone_into(&mut self.policies);
+        let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+        self.listed = listed.iter().map(|(pod, list)| ((*pod).to_owned(), names(list))).collect();
+        self.publish()
+    }
+
+    /// Writes the configuration as the world now is, and waits until every proxy has it.
+    pub(crate) fn publish(&mut self) -> Outcome {
+        if !self.write()? {
+            return Ok(());
+        }
+        self.generation += 1;
+        let mark = format!("generation={} ", self.generation);
+        for (name, proxy) in &self.proxies {
+            proxy
+                .wait_log(0, PATIENCE, |line| {
+                    line.contains("configuration published") && line.contains(&mark)
+                })
+                .during(&format!("waiting for {name} to publish {mark}"))?;
+        }
+        Ok(())
+    }
+
+    /// Writes the file in one step, as an editor or a ConfigMap does; whether it is another one.
+    fn write(&mut self) -> Outcome<bool> {
+        let mut text = "workloads:\n".to_owned();
+        for pod in self.lab.pods() {
+            self.describe(pod, &mut text);
+        }
+        let (vip, port) = VIP;
+        let _ = write!(
+            text,
+            "services:\n- {{name: cart, namespace: shop, hostname: cart.shop.svc.cluster.local, \
+             vips: [\"/{vip}\"], ports: {{{port}: {PORT}}}}}\npolicies:\n{}",
+            if self.policies.is_empty() { "  []\n" } else { &self.policies }
+        );
+        if text == self.written {
+            return Ok(false);
+        }
+        let (path, new) = (self.dir.path().join("mesh.yaml"), self.dir.path().join("new.yaml"));
+        fs::write(&new, &text).during("writing the configuration")?;
+        fs::rename(&new, &path).during("replacing the configuration")?;
+        self.written = text;
+        Ok(true)
+    }
+
+    fn describe(&self, pod: &Pod, text: &mut String) {
+        let PodPlan { node, name, namespace, service_account, redirection } = &*pod.plan;
+        let protocol = if *redirection == Redirection::Off { "TCP" } else { "HBONE" };
+        let ips: Vec<String> = pod.addresses().iter().map(|ip| format!("\"{ip}\"")).collect();
+        let services = match name.as_str() {
+            "cart" => format!("{{\"shop/cart.shop.svc.cluster.local\": {{{}: {PORT}}}}}", VIP.1),
+            _ => "{}".to_owned(),
+        };
+        let listed = self.listed.get(name).cloned().unwrap_or_default().join(", ");
+        let _ = writeln!(
+            text,
+            "- {{uid: \"c//Pod/{namespace}/{name}\", name: {name}, namespace: {namespace}, \
+             serviceAccount: {service_account}, trustDomain: cluster.local, node: {node}, \
+             workloadIps: [{}], protocol: {protocol}, authorizationPolicies: [{listed}], \
+             services: {services}}}",
+            ips.join(", "),
+        );
+    }
+
+    /// Waits for a line of a proxy's log.
+    pub(crate) fn wait_log(&self, proxy: &str, parts: &[&str]) -> Outcome<String> {
+        self.proxy(proxy)
+            .wait_log(0, PATIENCE, |line| parts.iter().all(|part| line.contains(part)))
+            .map_err(|error| {
+                let log = self.proxy(proxy).log().unwrap_or_default();
+                let tail: Vec<&str> = log.lines().rev().take(12).collect();
+                format!("no line with {parts:?} in the log of {proxy}: {error}; last: {tail:#?}")
+            })
+    }
+
+    /// The value of a metric whose line begins with this text.
+    pub(crate) fn metric(&self, proxy: &str, begins: &str) -> Outcome<f64> {
+        let text = self.proxy(proxy).metrics().during("reading metrics")?;
+        let line = text.lines().find(|line| line.starts_with(begins));
+        let value = line.and_then(|line| line.rsplit(' ').next()).and_then(|v| v.parse().ok());
+        value.ok_or_else(|| format!("no metric {begins}"))
+    }
+
+    pub(crate) fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+}
+
+/// A listener in a pod, for a test that wants to be the application itself.
+pub(crate) fn listen(pod: &Pod, port: u16) -> Outcome<TcpListener> {
+    let any = if pod.ipv6.is_some() { "[::]" } else { "0.0.0.0" };
+    pod.netns.run(|| TcpListener::bind(format!("{any}:{port}"))).during("listening in a pod")
+}
+
+/// Accepts one connection on a thread.
+pub(crate) fn accept_one(listener: &TcpListener) -> Outcome<JoinHandle<io::Result<TcpStream>>> {
+    let listener = listener.try_clone().during("sharing a listener")?;
+    Ok(thread::spawn(move || {
+        let (stream, _) = listener.accept()?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_write_timeout(Some(PATIENCE))?;
+        Ok(stream)
+    }))
+}
+
+/// Opens a connection from a pod, with time limits on everything.
+pub(crate) fn connect(pod: &Pod, to: SocketAddr) -> Outcome<TcpStream> {
+    let stream = pod.connect(to, PATIENCE).during(&format!("connecting to {to}"))?;
+    stream.set_read_timeout(Some(PATIENCE)).during("setting a time limit")?;
+    stream.set_write_timeout(Some(PATIENCE)).during("setting a time limit")?;
+    Ok(stream)
+}
+
+/// How the other side ended a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    /// FIN.
+    Finished,
+    /// RST.
+    Reset,
+}
+
+/// Reads to the end: the bytes, and how it ended.
+pub(crate) fn read_to_end(stream: &mut TcpStream) -> Outcome<(Vec<u8>, End)> {
+    let mut bytes = Vec::new();
+    let mut part = [0; 64 * 1024];
+    loop {
+        match stream.read(&mut part) {
+            Ok(0) => return Ok((bytes, End::Finished)),
+            Ok(count) => bytes.extend_from_slice(&part[..count]),
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {
+                return Ok((bytes, End::Reset));
+            }
+            Err(error) => return Err(format!("reading to the end: {error}")),
+        }
+    }
+}
+
+/// Closes a connection by a reset.
+pub(crate) fn reset(stream: TcpStream) -> Outcome {
+    socket::reset_on_close(&stream).during("preparing a reset")?;
+    drop(stream);
+    Ok(())
+}
+
+/// Sends a line and expects it back.
+pub(crate) fn echo(stream: &mut TcpStream, line: &str) -> Outcome {
+    stream.write_all(line.as_bytes()).during("sending")?;
+    let mut back = vec![0; line.len()];
+    stream.read_exact(&mut back).during("reading the echo")?;
+    ensure!(back == line.as_bytes(), "the echo of {line:?} is {back:?}");
+    Ok(())
+}
+
+/// Sends a line, ends, and expects it back and the end.
+pub(crate) fn echo_and_end(mut stream: TcpStream, line: &str) -> Outcome {
+    stream.write_all(line.as_bytes()).during("sending")?;
+    stream.shutdown(Shutdown::Write).during("ending")?;
+    let (back, end) = read_to_end(&mut stream)?;
+    ensure!(back == line.as_bytes() && end == End::Finished, "got {back:?}, then {end:?}");
+    Ok(())
+}
