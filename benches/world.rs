@@ -1,9 +1,11 @@
 //! The world of the bench: two nodes, and for every kind of proxy the same pods.
 
+use std::fs;
 use std::io;
 use std::net::SocketAddr;
 
 use adit::cli::lab::{Lab, LabError, Pod, PodPlan, Redirection};
+use adit::sys::netns::Netns;
 use clap::ValueEnum;
 
 use crate::load;
@@ -81,18 +83,30 @@ impl World {
             };
             let (client, server) = (add(NEAR, "client")?, add(FAR, "server")?);
             let neighbour = add(NEAR, "neighbour")?;
-            load::serve(&server.netns)?;
-            load::serve(&neighbour.netns)?;
+            for pod in [&server, &neighbour] {
+                choose_other_ports(&pod.netns)?;
+                load::serve(&pod.netns)?;
+            }
             pods.push((variant, client, server, neighbour));
         }
         let start = |(variant, client, server, neighbour): (Variant, Pod, Pod, Pod)| {
             let near = [client.clone(), neighbour.clone()];
-            let proxies = proxies::start(variant, &lab, &near, &[server.clone()])?;
+            let proxies = proxies::start(variant, &lab, &near, std::slice::from_ref(&server))?;
             Ok(Side { variant, client, server, neighbour, proxies })
         };
         let sides = pods.into_iter().map(start).collect::<io::Result<_>>()?;
         Ok(Self { sides, outside, _lab: lab })
     }
+}
+
+/// Makes the kernel choose local ports in a server's pod from another range than in clients'.
+///
+/// A proxy that keeps the original source of a connection that came in plain text opens a second
+/// one from the same address to the same place. If the kernel chooses the port of the first, the
+/// two are one to connection tracking, and the second never opens. The null relay, to which all
+/// comes in plain text, would meet that every few thousand connections.
+fn choose_other_ports(netns: &Netns) -> io::Result<()> {
+    netns.run(|| fs::write("/proc/sys/net/ipv4/ip_local_port_range", "10000 32767"))
 }
 
 /// Where an application of a pod listens.
