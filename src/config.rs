@@ -1,11 +1,27 @@
 //! Environment and files to one plain value (spec operations 2 and 3).
+//!
+//! Everything is read once, through functions that are passed in, and everything that is wrong is
+//! reported at once.
 
+mod dump;
+mod env;
+mod mesh_file;
+mod parts;
+mod values;
+mod workers;
+
+use std::fmt;
+use std::fs;
+use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::model::PodName;
+use crate::sys::process;
+use env::Env;
+use mesh_file::ProxyConfig;
 
 /// Everything the proxy was told at start.
 #[derive(Clone, Debug)]
@@ -240,31 +256,66 @@ pub struct ConfigError {
     pub reason: String,
 }
 
+/// What the configuration is read from besides the environment's variables.
+struct Surroundings<'a> {
+    /// The text of a file; `NotFound` if there is none.
+    file: &'a dyn Fn(&Path) -> io::Result<String>,
+    /// CPUs this process may use.
+    cpus: usize,
+    /// We are the superuser.
+    root: bool,
+}
+
 impl Config {
     /// Reads the configuration through `lookup`, reporting everything that is wrong at once.
+    ///
+    /// Also reads the mesh file (spec operations 3), if there is one, and counts the CPUs.
     pub fn read(lookup: impl Fn(&str) -> Option<String>) -> Result<Self, Vec<ConfigError>> {
-        let get = |n: &str| lookup(n);
-        let pod = get("PROXY_WORKLOAD_INFO").unwrap_or_default();
-        let mut it = pod.splitn(3, '/');
-        let mut nx = || Arc::<str>::from(it.next().unwrap_or(""));
-        let (namespace, name, service_account) = (nx(), nx(), nx());
-        Ok(Self {
-            node: NodeConfig { network: get("NETWORK").unwrap_or_default().into(), node_name: get("NODE_NAME").map(Into::into), cluster_id: "Kubernetes".into(), cluster_domain: "cluster.local".into() },
-            mode: if get("PROXY_MODE").as_deref() == Some("dedicated") { Mode::Dedicated { pod: PodName { name, namespace, service_account } } } else { Mode::Shared { agent_socket: get("INPOD_UDS").unwrap_or_else(|| "/var/run/ztunnel/ztunnel.sock".to_owned()).into() } },
-            data_path: DataPathConfig { stream_window: 4 << 20, connection_window: 16 << 20, frame_size: 1 << 20, pool_streams_max: 100, pool_unused_release: Duration::from_secs(300), keepalive: Some(Keepalive { idle: Duration::from_secs(180), interval: Duration::from_secs(180), retries: 9 }), user_timeout: None, packet_mark: Some(1337), original_source: OriginalSource::Auto, port_reuse: true, localhost_app_tunnel: true, response_baggage: true, ipv6: true },
-            identity: IdentityConfig { development_ca: Some(DevelopmentCa { dir: get("DEV_CA_DIR").unwrap_or_default().into() }), certificate_ttl: Duration::from_secs(86400), tls12: false, pqc_only: false },
-            local_source: get("LOCAL_XDS_PATH").map(|p| LocalSource::Path(p.into())),
-            xds_address: None,
-            workers: get("ZTUNNEL_WORKER_THREADS").and_then(|n| n.parse().ok()).unwrap_or(2),
-            log: LogConfig { filter: get("RUST_LOG").unwrap_or_else(|| "info".to_owned()), json: false, policy_decisions_at_info: false },
-            servers: ServersConfig { admin_port: 15000, stats: ([0, 0, 0, 0], 15020).into(), readiness: ([0, 0, 0, 0], 15021).into() },
-            termination_deadline: Duration::from_secs(5),
-            limits: Limits::default(),
-            istio_version: None,
-            warnings: Vec::new(),
-        })
+        let surroundings = Surroundings {
+            file: &|path| fs::read_to_string(path),
+            cpus: process::available_cpus(),
+            root: nix::unistd::geteuid().is_root(),
+        };
+        Self::read_in(&lookup, &surroundings)
     }
 
-    /// x
-    pub fn dump(&self) -> serde_json::Value { serde_json::json!({}) }
+    fn read_in(
+        lookup: &dyn Fn(&str) -> Option<String>,
+        surroundings: &Surroundings<'_>,
+    ) -> Result<Self, Vec<ConfigError>> {
+        let mut env = Env::new(lookup);
+        let proxy = ProxyConfig::read(&mut env, surroundings.file);
+        let mode = parts::mode(&mut env);
+        let data_path = parts::data_path(&mut env, matches!(mode, Mode::Shared { .. }));
+        let servers = parts::servers(&mut env, &proxy, data_path.ipv6);
+        let config = Self {
+            node: parts::node(&mut env, &proxy),
+            identity: parts::identity(&mut env, surroundings.root),
+            local_source: parts::local_source(&mut env),
+            xds_address: parts::xds_address(&mut env, &proxy),
+            workers: workers::count(&mut env, &proxy, surroundings.cpus),
+            log: parts::log(&mut env),
+            termination_deadline: parts::termination_deadline(&mut env),
+            istio_version: parts::istio_version(&mut env, &proxy),
+            limits: Limits::default(),
+            warnings: Vec::new(),
+            mode,
+            data_path,
+            servers,
+        };
+        parts::absent(&mut env, &proxy);
+        let warnings = env.finish()?;
+        Ok(Self { warnings, ..config })
+    }
 }
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.name, self.reason)
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+#[cfg(test)]
+mod tests;

@@ -177,6 +177,7 @@ async fn admit(incoming: &Incoming, tunnel: &Tunnel) -> Result<Admitted, (Status
     let local = PodIp(tunnel.local.ip());
     let delivery = decide::admit(&snapshot, &workload, local, &shared.network, &authority)
         .map_err(refusal::from_admission)?;
+    let malformed = |name| shared.report.metrics().malformed_header(name);
     let host = forwarded::host(headers::values(head.headers(), &headers::FORWARDED));
     let claimed = shared
         .config
@@ -186,10 +187,17 @@ async fn admit(incoming: &Incoming, tunnel: &Tunnel) -> Result<Admitted, (Status
     let from_gateway = network
         .is_some_and(|network| !network.as_bytes().eq_ignore_ascii_case(shared.network.as_bytes()));
     let trace = head.headers().get(&headers::TRACEPARENT);
-    let trace = trace.and_then(|value| TraceParent::parse(value.as_bytes())).unwrap_or_else(|| {
+    let parsed = trace.map(|value| TraceParent::parse(value.as_bytes()));
+    if parsed == Some(None) {
+        malformed("traceparent");
+    }
+    let trace = parsed.flatten().unwrap_or_else(|| {
         let mut rng = tunnel.room.rng.borrow_mut();
         TraceParent::new(rng.u128(1..), rng.u64(1..))
     });
+    if claimed == Some(None) && head.headers().contains_key(&headers::BAGGAGE) {
+        malformed("baggage");
+    }
     let claimed = claimed.flatten().map(Arc::new);
     Ok(Admitted { workload, authority, delivery, host, claimed, from_gateway, trace })
 }
@@ -306,7 +314,7 @@ fn describe(admitted: &Admitted, tunnel: &Tunnel) -> Described {
             identity: Some(tunnel.peer.identity().clone()),
         },
         destination: Side {
-            addr: tunnel.local,
+            addr: admitted.delivery.destination,
             workload: Some(Arc::clone(&admitted.workload)),
             claimed: None,
             identity: Some(tunnel.pod.identity(&admitted.workload)),

@@ -50,7 +50,9 @@ async fn decide(room: &Room, facts: &Facts) -> Result<Permit, Failure> {
         }
         Some(verdict)
     });
+    let metrics = room.shared.report.metrics();
     let Some(verdict) = known.await else {
+        metrics.policy_unknown.inc();
         let denial = missing.map_or(Denial::WorkloadUnknown, Denial::PolicyUnknown);
         return Err(refusal::from_denial(&denial));
     };
@@ -60,6 +62,7 @@ async fn decide(room: &Room, facts: &Facts) -> Result<Permit, Failure> {
 
 fn say(room: &Room, facts: &Facts, verdict: &Verdict) {
     for finding in &verdict.dry_run {
+        room.shared.report.metrics().dry_run_findings.inc();
         let (policy, would): (Option<&Arc<PolicyKey>>, _) = match finding {
             DryRunFinding::WouldDeny(key) => (Some(key), "deny"),
             DryRunFinding::WouldAllow(key) => (Some(key), "allow"),

@@ -12,6 +12,7 @@ use tokio::task::{JoinSet, LocalSet};
 
 use super::super::in_memory;
 use super::*;
+use crate::config::OriginalSource;
 
 /// What a scripted peer does with the CONNECTs of one tunnel.
 #[derive(Clone, Copy, Debug)]
@@ -95,7 +96,7 @@ async fn serve(io: DuplexStream, peer: Peer) {
 }
 
 fn world(peers: &[Peer]) -> World {
-    let config = crate::config::DataPathConfig {
+    let config = DataPathConfig {
         stream_window: 65_536,
         connection_window: 1_048_576,
         frame_size: 16_384,
@@ -104,7 +105,7 @@ fn world(peers: &[Peer]) -> World {
         keepalive: None,
         user_timeout: None,
         packet_mark: None,
-        original_source: crate::config::OriginalSource::Auto,
+        original_source: OriginalSource::Auto,
         port_reuse: true,
         localhost_app_tunnel: true,
         response_baggage: true,

@@ -1,0 +1,101 @@
+//! The effective configuration for the config dump (spec operations 6). It holds no secrets.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::{Config, DataPathConfig, IdentityConfig, LocalSource, Mode, OriginalSource};
+
+impl Config {
+    /// The effective configuration, with the limits.
+    pub fn dump(&self) -> Value {
+        json!({
+            "network": *self.node.network,
+            "nodeName": self.node.node_name.as_deref(),
+            "clusterId": *self.node.cluster_id,
+            "clusterDomain": *self.node.cluster_domain,
+            "mode": mode(&self.mode),
+            "dataPath": data_path(&self.data_path),
+            "identity": identity(&self.identity),
+            "localSource": self.local_source.as_ref().map(local_source),
+            "xdsAddress": self.xds_address,
+            "workers": self.workers,
+            "log": {
+                "filter": self.log.filter,
+                "json": self.log.json,
+                "policyDecisionsAtInfo": self.log.policy_decisions_at_info,
+            },
+            "servers": {
+                "adminPort": self.servers.admin_port,
+                "stats": self.servers.stats.to_string(),
+                "readiness": self.servers.readiness.to_string(),
+            },
+            "terminationDeadline": text(self.termination_deadline),
+            "limits": self.limits,
+            "warnings": self.warnings,
+        })
+    }
+}
+
+fn mode(mode: &Mode) -> Value {
+    match mode {
+        Mode::Shared { agent_socket } => {
+            json!({ "kind": "shared", "agentSocket": agent_socket.display().to_string() })
+        }
+        Mode::Dedicated { pod } => json!({
+            "kind": "dedicated",
+            "namespace": *pod.namespace,
+            "name": *pod.name,
+            "serviceAccount": *pod.service_account,
+        }),
+    }
+}
+
+fn data_path(config: &DataPathConfig) -> Value {
+    let original_source = match config.original_source {
+        OriginalSource::Auto => "auto",
+        OriginalSource::Always => "always",
+        OriginalSource::Never => "never",
+    };
+    json!({
+        "streamWindow": config.stream_window,
+        "connectionWindow": config.connection_window,
+        "frameSize": config.frame_size,
+        "poolStreamsMax": config.pool_streams_max,
+        "poolUnusedRelease": text(config.pool_unused_release),
+        "keepalive": config.keepalive.map(|keepalive| json!({
+            "idle": text(keepalive.idle),
+            "interval": text(keepalive.interval),
+            "retries": keepalive.retries,
+        })),
+        "userTimeout": config.user_timeout.map(text),
+        "packetMark": config.packet_mark,
+        "originalSource": original_source,
+        "portReuse": config.port_reuse,
+        "localhostAppTunnel": config.localhost_app_tunnel,
+        "responseBaggage": config.response_baggage,
+        "ipv6": config.ipv6,
+    })
+}
+
+fn identity(config: &IdentityConfig) -> Value {
+    json!({
+        "developmentCaDir":
+            config.development_ca.as_ref().map(|ca| ca.dir.display().to_string()),
+        "certificateTtl": text(config.certificate_ttl),
+        "tls12": config.tls12,
+        "pqcOnly": config.pqc_only,
+    })
+}
+
+/// A text that was given inline is not repeated: it may be long, and the mesh is dumped beside.
+fn local_source(source: &LocalSource) -> Value {
+    match source {
+        LocalSource::Path(path) => json!({ "path": path.display().to_string() }),
+        LocalSource::Inline(text) => json!({ "inlineBytes": text.len() }),
+    }
+}
+
+fn text(duration: Duration) -> String {
+    format!("{duration:?}")
+}
