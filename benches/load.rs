@@ -19,7 +19,7 @@ pub(crate) const ANSWER: u16 = 9001;
 pub(crate) const ANSWER_ONCE: u16 = 9002;
 
 /// About what a GET of `wrk` has.
-const REQUEST: [u8; 96] = [b'q'; 96];
+pub(crate) const REQUEST: [u8; 96] = [b'q'; 96];
 /// About what a short answer with headers has.
 const ANSWER_BYTES: [u8; 256] = [b'a'; 256];
 /// What a bulk sender hands to the kernel, and a sink takes from it, at a time.

@@ -151,6 +151,28 @@ impl Proxies {
         Ok(cpu)
     }
 
+    /// Connections that adit took from the wire so far, with and without mutual TLS.
+    pub(crate) fn taken(&self) -> io::Result<[f64; 2]> {
+        let mut taken = [0.0, 0.0];
+        for proxy in &self.adit {
+            let metrics = proxy.metrics()?;
+            let opened = metrics.lines().filter(|line| {
+                line.starts_with("istio_tcp_connections_opened_total{")
+                    && line.contains("reporter=\"destination\"")
+            });
+            for line in opened {
+                let count: f64 = line
+                    .rsplit(' ')
+                    .next()
+                    .and_then(|count| count.parse().ok())
+                    .ok_or(io::ErrorKind::InvalidData)?;
+                let plain = !line.contains("connection_security_policy=\"mutual_tls\"");
+                taken[usize::from(plain)] += count;
+            }
+        }
+        Ok(taken)
+    }
+
     /// Resident memory of all of them, KiB.
     pub(crate) fn resident_kib(&self) -> io::Result<f64> {
         let mut total = 0.0;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::load;
 use crate::proxies::Cpu;
-use crate::world::{Side, World, address};
+use crate::world::{Side, Variant, World, address};
 
 /// Connections open at the first look and at the second.
 const IDLE: [usize; 2] = [200, 2_000];
@@ -128,6 +128,7 @@ impl Scenario {
         let server = |port| address(&side.server, port);
         // Opens the tunnel, so that no run pays for it.
         load::idle(client, server(load::ANSWER), &mut Vec::new(), 1)?;
+        let taken = side.proxies.taken()?;
         let before = side.proxies.cpu()?;
         let (value, work) = match self {
             Self::IdleMemory => (idle(side)?, 0.0),
@@ -156,7 +157,25 @@ impl Scenario {
                 per_second(load::new_connections(client, to, how_many, duration)?)
             }
         };
-        Ok(Sample { value, cpu: side.proxies.cpu()? - before, work })
+        let cpu = side.proxies.cpu()? - before;
+        self.check_security(side, taken)?;
+        Ok(Sample { value, cpu, work })
+    }
+
+    /// Whether adit took every connection of this run as it was to, in a tunnel or not. On the same
+    /// node there is no wire to look at.
+    fn check_security(self, side: &Side, before: [f64; 2]) -> io::Result<()> {
+        if side.variant != Variant::Adit {
+            return Ok(());
+        }
+        let after = side.proxies.taken()?;
+        let [tunnelled, plain] = [after[0] - before[0], after[1] - before[1]];
+        let expected = if self == Self::Plaintext { plain } else { tunnelled };
+        if expected > 0.0 && expected == tunnelled + plain {
+            return Ok(());
+        }
+        let words = format!("{tunnelled} connections came in a tunnel and {plain} in plain text");
+        Err(io::Error::other(words))
     }
 }
 

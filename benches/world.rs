@@ -4,7 +4,7 @@ use std::fs;
 use std::io;
 use std::net::SocketAddr;
 
-use adit::cli::lab::{Lab, LabError, Pod, PodPlan, Redirection};
+use adit::cli::lab::{Capture, Lab, LabError, Pod, PodPlan, Redirection};
 use adit::sys::netns::Netns;
 use clap::ValueEnum;
 
@@ -42,6 +42,11 @@ impl Variant {
             Self::None => "none",
         }
     }
+
+    /// Whether what it carries between nodes is to be encrypted.
+    fn encrypts(self) -> bool {
+        matches!(self, Self::Adit | Self::Stock)
+    }
 }
 
 /// Two nodes with pods, proxies and applications, all running.
@@ -63,6 +68,23 @@ pub(crate) struct Side {
     /// A server on the near node.
     pub(crate) neighbour: Pod,
     pub(crate) proxies: Proxies,
+}
+
+impl Side {
+    /// Looks for a request on the wire between the nodes: a proxy that only relays is fast, and its
+    /// figures would say nothing. The kinds that do not encrypt show that the look can find it.
+    fn check_wire(&self, lab: &Lab) -> io::Result<()> {
+        let node = lab.node(FAR).ok_or(io::ErrorKind::NotFound)?;
+        let capture = Capture::start(lab.link_between_nodes(), &node.port)?;
+        load::idle(&self.client.netns, address(&self.server, load::ANSWER), &mut Vec::new(), 1)?;
+        let readable = capture.finish()?.contains(&load::REQUEST);
+        let name = self.variant.name();
+        match (readable, self.variant.encrypts()) {
+            (true, true) => Err(io::Error::other(format!("{name} sent a request in plain text"))),
+            (false, false) => Err(io::Error::other(format!("no request of {name} was captured"))),
+            _ => Ok(()),
+        }
+    }
 }
 
 impl World {
@@ -94,7 +116,10 @@ impl World {
             let proxies = proxies::start(variant, &lab, &near, std::slice::from_ref(&server))?;
             Ok(Side { variant, client, server, neighbour, proxies })
         };
-        let sides = pods.into_iter().map(start).collect::<io::Result<_>>()?;
+        let sides = pods.into_iter().map(start).collect::<io::Result<Vec<_>>>()?;
+        for side in &sides {
+            side.check_wire(&lab)?;
+        }
         Ok(Self { sides, outside, _lab: lab })
     }
 }
