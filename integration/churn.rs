@@ -10,7 +10,7 @@ use adit::cli::lab::{App, Pod, Redirection, Service};
 
 use crate::world::{
     Context, End, Outcome, PATIENCE, PORT, World, connect, echo, echo_and_end, ensure, read_to_end,
-    reset,
+    refused, reset,
 };
 
 pub(crate) const TESTS: crate::Tests = &[

@@ -7,7 +7,7 @@ use adit::cli::lab::{App, Service};
 
 use crate::world::{
     Context, End, Outcome, PORT, VIP, World, accept_one, connect, echo_and_end, ensure, listen,
-    read_to_end, reset,
+    read_to_end, refused, reset,
 };
 
 pub(crate) const TESTS: crate::Tests = &[
