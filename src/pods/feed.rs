@@ -1,7 +1,6 @@
 //! The connection to the node agent (spec node-and-pods 1 and 3).
 
 use std::io;
-use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -148,6 +147,9 @@ impl<H: Host> Feed<H> {
             };
             let len = packet.len;
             let (ack, end) = self.message(packet, &buffer[..len]).await;
+            if ack.error.is_some() {
+                self.roster.complained();
+            }
             self.publish();
             if let Err(error) = send(connection, &ack.encode()).await {
                 return Ended::Broken(error);
@@ -164,11 +166,23 @@ impl<H: Host> Feed<H> {
         if packet.truncated {
             return end(format!("a message is longer than {PACKET_BYTES_MAX} bytes"));
         }
-        let netns = match namespace(packet.fds) {
+        let request = Request::decode(bytes);
+        let (mut fds, added) = (packet.fds, matches!(request, Ok(Request::Add { .. })));
+        let fd = fds.pop();
+        if !fds.is_empty() {
+            return end(format!("a message came with {} descriptors", fds.len() + 1));
+        }
+        let netns = match fd.map(Netns::from_fd).transpose() {
             Ok(netns) => netns,
-            Err(error) => return end(error),
+            // One pod that cannot be served is no reason to keep the others waiting.
+            Err(error) if added => {
+                let error = format!("unusable namespace: {error}");
+                tracing::error!(error, "cannot start pod");
+                return (Ack::error(error), None);
+            }
+            Err(error) => return end(format!("a descriptor that is no namespace: {error}")),
         };
-        match self.roster.message(Request::decode(bytes), netns) {
+        match self.roster.message(request, netns) {
             Reaction::Stop(uids) => {
                 for uid in uids {
                     self.host.stop(&uid).await;
@@ -219,15 +233,6 @@ impl<H: Host> Feed<H> {
             list.map(|(uid, name, up)| (Arc::clone(uid), name.clone(), up)).collect();
         self.status.send_replace(self.roster.status());
     }
-}
-
-/// The namespace that came with a packet. Descriptors we do not want are closed by being dropped.
-fn namespace(mut fds: Vec<OwnedFd>) -> Result<Option<Netns>, String> {
-    let Some(fd) = fds.pop() else { return Ok(None) };
-    if !fds.is_empty() {
-        return Err(format!("a message came with {} descriptors", fds.len() + 1));
-    }
-    Netns::from_fd(fd).map(Some).map_err(|error| format!("unusable namespace: {error}"))
 }
 
 async fn send(connection: &Connection, bytes: &[u8]) -> io::Result<()> {

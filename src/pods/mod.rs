@@ -6,4 +6,4 @@ mod roster;
 
 pub use dedicated::serve_one;
 pub use feed::{Feed, Host, Listing};
-pub use roster::PodsStatus;
+pub use roster::{PodsStatus, Tally};

@@ -22,6 +22,7 @@ const PODS_MAX: usize = 10_000;
 pub(super) struct Roster {
     pods: HashMap<Arc<str>, Entry>,
     session: Option<Session>,
+    tally: Tally,
 }
 
 #[derive(Debug)]
@@ -64,6 +65,17 @@ pub(super) enum Reaction {
     Refuse(String),
 }
 
+/// What has happened since the start of the process.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Pods whose listeners were opened.
+    pub started: u64,
+    /// Pods whose listeners were closed.
+    pub stopped: u64,
+    /// Messages of the agent that were answered with an error.
+    pub errors: u64,
+}
+
 /// Where the pods of this node stand, for readiness and metrics.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PodsStatus {
@@ -75,6 +87,8 @@ pub struct PodsStatus {
     pub active: usize,
     /// Pods that could not be started and are tried again.
     pub pending: usize,
+    /// What has happened so far.
+    pub tally: Tally,
 }
 
 impl PodsStatus {
@@ -97,12 +111,25 @@ impl Roster {
         self.pods.retain(|_, entry| entry.state == State::Up);
     }
 
+    /// A message was answered with an error.
+    pub(super) fn complained(&mut self) {
+        self.tally.errors += 1;
+    }
+
     /// One message, with the namespace that came with it.
     pub(super) fn message(
         &mut self,
         request: Result<Request, ZdsError>,
         netns: Option<Netns>,
     ) -> Reaction {
+        let before = self.active();
+        let reaction = self.react(request, netns);
+        // What is replaced is stopped, too.
+        self.tally.stopped += before.saturating_sub(self.active()) as u64;
+        reaction
+    }
+
+    fn react(&mut self, request: Result<Request, ZdsError>, netns: Option<Netns>) -> Reaction {
         let Some(session) = &mut self.session else {
             return Reaction::End("there is no session".to_owned());
         };
@@ -178,6 +205,7 @@ impl Roster {
         if let Some(entry) = self.pods.get_mut(uid) {
             let retry_at = now + RETRY_INTERVAL;
             entry.state = if up { State::Up } else { State::Pending { retry_at } };
+            self.tally.started += u64::from(up);
         }
     }
 
@@ -203,13 +231,18 @@ impl Roster {
     }
 
     pub(super) fn status(&self) -> PodsStatus {
-        let active = self.pods.values().filter(|entry| entry.state == State::Up).count();
+        let active = self.active();
         PodsStatus {
             connected: self.session.is_some(),
             snapshot: self.session.as_ref().is_some_and(|session| session.snapshot_seen),
             active,
             pending: self.pods.len() - active,
+            tally: self.tally,
         }
+    }
+
+    fn active(&self) -> usize {
+        self.pods.values().filter(|entry| entry.state == State::Up).count()
     }
 
     /// The pods that are served or waited for: uid, name, and whether it is up.
