@@ -88,7 +88,7 @@ async fn greet(
     config: Arc<ServerConfig>,
     (room, pod): (&Room, &Pod),
 ) -> Result<(Server<Tls>, VerifiedPeer), Failure> {
-    let spoken = socket.readable().await;
+    let spoken = socket.peek(&mut [0]).await;
     spoken.map_err(|error| Failure::new(Reason::TlsHandshake, error))?;
     let now = room.shared.clock.monotonic();
     let (Some(own), Some(node)) = (pod.handshakes.take(now), room.shared.handshakes.take(now))
