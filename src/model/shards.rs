@@ -48,6 +48,8 @@ impl<K: Hash + Eq + Clone, V: Clone> Shards<K, V> {
 impl<K, V> Default for Shards<K, V> {
     fn default() -> Self {
         // One empty map shared by all shards: `make_mut` separates them on the first write.
-        Self { shards: vec![Arc::new(HashMap::new()); SHARDS], hasher: RandomState::new() }
+        let empty = Arc::new(HashMap::new());
+        let shards = (0..SHARDS).map(|_| Arc::clone(&empty)).collect();
+        Self { shards, hasher: RandomState::new() }
     }
 }
