@@ -209,4 +209,19 @@ mod tests {
         check(&[&many(MEMBERS_MAX)], Some("service.name=a"));
         check(&[&many(MEMBERS_MAX + 1)], None);
     }
+
+    #[test]
+    fn any_bytes_are_read_or_ignored() {
+        let mut rng = fastrand::Rng::with_seed(3);
+        let pieces: [&[u8]; 8] =
+            [b"k8s.", b"pod", b".name", b"=", b",", b"service.name=x", b"\xff", b""];
+        for _ in 0..20_000 {
+            let pick = |rng: &mut fastrand::Rng| pieces[rng.usize(..pieces.len())];
+            let line: Vec<u8> = (0..rng.u8(..8)).flat_map(|_| pick(&mut rng)).copied().collect();
+            if let Some(read) = Baggage::parse([&*line].into_iter()) {
+                let again = Baggage::parse([read.emit().as_bytes()].into_iter());
+                assert_eq!(again, Some(read), "{}", String::from_utf8_lossy(&line));
+            }
+        }
+    }
 }

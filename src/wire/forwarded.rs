@@ -130,4 +130,18 @@ mod tests {
         check(&[&padded(BYTES_MAX)], Some("a"));
         check(&[&padded(BYTES_MAX + 1)], None);
     }
+
+    #[test]
+    fn any_bytes_are_read_or_ignored() {
+        let mut rng = fastrand::Rng::with_seed(3);
+        let pieces: [&[u8]; 10] =
+            [b"host", b"=", b"a.b", b";", b"\"", b",", b"\\", b" ", b"\xc3\xa9", b"\xff"];
+        for _ in 0..20_000 {
+            let pick = |rng: &mut fastrand::Rng| pieces[rng.usize(..pieces.len())];
+            let line: Vec<u8> = (0..rng.u8(..9)).flat_map(|_| pick(&mut rng)).copied().collect();
+            if let Some(read) = host([&*line].into_iter()) {
+                assert!(is_host(&read), "{}", String::from_utf8_lossy(&line));
+            }
+        }
+    }
 }
