@@ -1,0 +1,209 @@
+//! What is measured, and how often.
+
+use std::io;
+use std::time::Duration;
+
+use crate::load;
+use crate::proxies::Cpu;
+use crate::world::{Side, Variant, World, address};
+
+/// Connections open at the first look and at the second.
+const IDLE: [usize; 2] = [200, 2_000];
+/// Short connections of one run: few enough for ports and connection tracking.
+const NEW_CONNECTIONS_MAX: u64 = 10_000;
+
+/// How long and how often.
+pub(crate) struct Settings {
+    rounds: u32,
+    duration: Duration,
+    /// After which nothing is begun.
+    pub(crate) total: Duration,
+}
+
+impl Settings {
+    pub(crate) const FULL: Self =
+        Self { rounds: 5, duration: Duration::from_millis(2_500), total: Duration::from_secs(560) };
+    pub(crate) const QUICK: Self =
+        Self { rounds: 3, duration: Duration::from_millis(800), total: Duration::from_secs(105) };
+}
+
+/// One thing that is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Scenario {
+    /// Memory of a connection that only waits. First, because load leaves its traces in memory.
+    IdleMemory,
+    OneFlow,
+    EightFlows,
+    SameNode,
+    Plaintext,
+    KeepAlive,
+    KeepAlive32,
+    NewConnections,
+}
+
+/// One run of a scenario.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sample {
+    /// In the scenario's unit.
+    pub(crate) value: f64,
+    /// Of all proxy processes of that side.
+    pub(crate) cpu: Cpu,
+    /// How many of the scenario's pieces of work were done.
+    pub(crate) work: f64,
+}
+
+impl Scenario {
+    pub(crate) const ALL: &[Self] = &[
+        Self::IdleMemory,
+        Self::OneFlow,
+        Self::EightFlows,
+        Self::SameNode,
+        Self::Plaintext,
+        Self::KeepAlive,
+        Self::KeepAlive32,
+        Self::NewConnections,
+    ];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::IdleMemory => "idle_memory",
+            Self::OneFlow => "one_flow",
+            Self::EightFlows => "eight_flows",
+            Self::SameNode => "same_node",
+            Self::Plaintext => "plaintext_passthrough",
+            Self::KeepAlive => "keep_alive_1",
+            Self::KeepAlive32 => "keep_alive_32",
+            Self::NewConnections => "new_connections",
+        }
+    }
+
+    /// What it measures, for a person.
+    pub(crate) fn title(self) -> &'static str {
+        match self {
+            Self::IdleMemory => "memory of an idle connection, in each proxy",
+            Self::OneFlow => "one bulk flow to the other node",
+            Self::EightFlows => "eight bulk flows to the other node",
+            Self::SameNode => "one bulk flow to a pod of the same node",
+            Self::Plaintext => "one bulk flow from an unmeshed client",
+            Self::KeepAlive => "requests on one connection: median time",
+            Self::KeepAlive32 => "requests on 32 connections",
+            Self::NewConnections => "a new connection per request, 8 at a time",
+        }
+    }
+
+    pub(crate) fn unit(self) -> &'static str {
+        match self {
+            Self::IdleMemory => "KiB",
+            Self::OneFlow | Self::EightFlows | Self::SameNode | Self::Plaintext => "Gb/s",
+            Self::KeepAlive => "us",
+            Self::KeepAlive32 | Self::NewConnections => "k/s",
+        }
+    }
+
+    /// Whether more is better.
+    pub(crate) fn more_is_better(self) -> bool {
+        !matches!(self, Self::IdleMemory | Self::KeepAlive)
+    }
+
+    /// The unit of CPU time, and how much of it a second for one piece of work is.
+    pub(crate) fn cpu_unit(self) -> Option<(&'static str, f64)> {
+        match self {
+            Self::IdleMemory => None,
+            Self::OneFlow | Self::EightFlows | Self::SameNode | Self::Plaintext => {
+                Some(("CPU-s/GB", 1.0))
+            }
+            Self::KeepAlive | Self::KeepAlive32 => Some(("CPU-us/request", 1e6)),
+            Self::NewConnections => Some(("CPU-us/connection", 1e6)),
+        }
+    }
+
+    /// How often it is run. Memory is measured once: a second time would find the first's.
+    pub(crate) fn rounds(self, settings: &Settings) -> u32 {
+        if self == Self::IdleMemory { 1 } else { settings.rounds }
+    }
+
+    /// Runs it once for one kind of proxy.
+    pub(crate) fn run(self, world: &World, side: &Side, settings: &Settings) -> io::Result<Sample> {
+        let (client, duration) = (&side.client.netns, settings.duration);
+        let server = |port| address(&side.server, port);
+        // Opens the tunnel, so that no run pays for it.
+        load::idle(client, server(load::ANSWER), &mut Vec::new(), 1)?;
+        let taken = side.proxies.taken()?;
+        let before = side.proxies.cpu()?;
+        let (value, work) = match self {
+            Self::IdleMemory => (idle(side)?, 0.0),
+            Self::OneFlow => rate(load::bulk(client, server(load::SINK), 1, duration)?),
+            Self::EightFlows => rate(load::bulk(client, server(load::SINK), 8, duration)?),
+            Self::SameNode => {
+                let to = address(&side.neighbour, load::SINK);
+                rate(load::bulk(client, to, 1, duration)?)
+            }
+            Self::Plaintext => {
+                let from = &world.outside.netns;
+                rate(load::bulk(from, server(load::SINK), 1, duration)?)
+            }
+            Self::KeepAlive => {
+                let times = load::requests(client, server(load::ANSWER), duration)?;
+                let count = times.len() as f64;
+                (median_us(times)?, count)
+            }
+            Self::KeepAlive32 => {
+                let to = server(load::ANSWER);
+                per_second(load::parallel_requests(client, to, 32, duration)?)
+            }
+            Self::NewConnections => {
+                let to = server(load::ANSWER_ONCE);
+                let how_many = (8, NEW_CONNECTIONS_MAX);
+                per_second(load::new_connections(client, to, how_many, duration)?)
+            }
+        };
+        let cpu = side.proxies.cpu()? - before;
+        self.check_security(side, taken)?;
+        Ok(Sample { value, cpu, work })
+    }
+
+    /// Whether adit took every connection of this run as it was to, in a tunnel or not. On the same
+    /// node there is no wire to look at.
+    fn check_security(self, side: &Side, before: [f64; 2]) -> io::Result<()> {
+        if side.variant != Variant::Adit {
+            return Ok(());
+        }
+        let after = side.proxies.taken()?;
+        let [tunnelled, plain] = [after[0] - before[0], after[1] - before[1]];
+        let expected = if self == Self::Plaintext { plain } else { tunnelled };
+        if expected > 0.0 && expected == tunnelled + plain {
+            return Ok(());
+        }
+        let words = format!("{tunnelled} connections came in a tunnel and {plain} in plain text");
+        Err(io::Error::other(words))
+    }
+}
+
+/// KiB of one connection in one proxy; 0 if there is none.
+fn idle(side: &Side) -> io::Result<f64> {
+    let to = address(&side.server, load::ANSWER);
+    let mut streams = Vec::new();
+    let [few, many] = IDLE;
+    load::idle(&side.client.netns, to, &mut streams, few)?;
+    let before = side.proxies.resident_kib()?;
+    load::idle(&side.client.netns, to, &mut streams, many)?;
+    let grown = side.proxies.resident_kib()? - before;
+    Ok(grown / (many - few) as f64 / side.proxies.count().max(1) as f64)
+}
+
+/// Gigabits per second, and gigabytes.
+fn rate((bytes, time): (u64, Duration)) -> (f64, f64) {
+    let gigabytes = bytes as f64 / 1e9;
+    (gigabytes * 8.0 / time.as_secs_f64(), gigabytes)
+}
+
+/// Thousands per second, and how many.
+fn per_second((count, time): (u64, Duration)) -> (f64, f64) {
+    (count as f64 / time.as_secs_f64() / 1e3, count as f64)
+}
+
+fn median_us(mut times: Vec<Duration>) -> io::Result<f64> {
+    times.sort_unstable();
+    let middle = times.get(times.len() / 2).ok_or(io::ErrorKind::TimedOut)?;
+    Ok(middle.as_secs_f64() * 1e6)
+}
