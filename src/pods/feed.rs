@@ -1,6 +1,5 @@
 //! The connection to the node agent (spec node-and-pods 1 and 3).
 
-use std::fmt;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
@@ -154,8 +153,12 @@ impl<H: Host + 'static> Feed<H> {
         let ended = self.session(connection).await;
         let whole = self.roster.status().snapshot;
         match ended {
-            Ended::Protocol(_) => tracing::error!(%ended, "the session with the node agent ended"),
-            _ => tracing::warn!(%ended, "the session with the node agent ended"),
+            Ended::Closed => tracing::info!("the node agent closed the session"),
+            Ended::Broken(error) => tracing::warn!(%error, "the agent's session broke"),
+            Ended::Late => tracing::error!("an answer is too late for the agent; session ended"),
+            Ended::Protocol(error) => {
+                tracing::error!(error, "the agent broke the protocol; session ended");
+            }
         }
         self.roster.disconnected();
         self.publish();
@@ -291,17 +294,6 @@ impl<H: Host + 'static> Feed<H> {
 impl PartialEq for Home {
     fn eq(&self, other: &Self) -> bool {
         self.0.id() == other.0.id()
-    }
-}
-
-impl fmt::Display for Ended {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Closed => f.write_str("the agent closed it"),
-            Self::Broken(error) => write!(f, "it broke: {error}"),
-            Self::Late => f.write_str("an answer would have come too late"),
-            Self::Protocol(error) => write!(f, "the agent broke the protocol: {error}"),
-        }
     }
 }
 
