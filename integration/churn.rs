@@ -9,8 +9,8 @@ use std::thread::{self, JoinHandle};
 use adit::cli::lab::{App, Pod, Redirection, Service};
 
 use crate::world::{
-    Context, End, Outcome, PATIENCE, PORT, World, connect, echo, echo_and_end, ensure,
-    read_to_end, reset,
+    Context, End, Outcome, PATIENCE, PORT, World, connect, echo, echo_and_end, ensure, read_to_end,
+    refused, reset,
 };
 
 pub(crate) const TESTS: crate::Tests = &[
@@ -113,8 +113,7 @@ fn policy_unknown() -> Outcome {
     let _app = App::start(world.pod("cart"), PORT, Service::Echo).during("starting a server")?;
     let mut before = live(&world, "web")?;
     world.set_policies("", &[("cart", &["shop/not-there"])])?;
-    let seen = read_to_end(&mut connect(world.pod("web"), world.server(false))?)?;
-    ensure!(seen == (Vec::new(), End::Reset), "a new connection saw {seen:?}");
+    refused(world.pod("web"), world.server(false))?;
     world.wait_log("b", &["policy_unknown: policy shop/not-there has not arrived"])?;
     let seen = read_to_end(&mut before)?;
     ensure!(seen == (Vec::new(), End::Reset), "a live connection saw {seen:?}");
@@ -147,8 +146,7 @@ fn missing_strict() -> Outcome {
     let _app = App::start(world.pod("cart"), PORT, Service::Echo).during("starting a server")?;
     world.set_policies("", &[("cart", &["shop/converted_peer_authentication_p"])])?;
     echo_and_end(connect(world.pod("web"), world.server(false))?, "mutual TLS goes on\n")?;
-    let seen = read_to_end(&mut connect(world.pod("legacy"), world.server(false))?)?;
-    ensure!(seen == (Vec::new(), End::Reset), "plaintext saw {seen:?}");
+    refused(world.pod("legacy"), world.server(false))?;
     world.wait_log("b", &["policy_denied", "shop/converted_peer_authentication_p"])?;
     Ok(())
 }

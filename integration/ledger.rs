@@ -69,7 +69,8 @@ impl Plan {
     }
 
     fn read(head: [u8; HEAD]) -> Outcome<Self> {
-        let word = |at: usize| u32::from_be_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]);
+        let word =
+            |at: usize| u32::from_be_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]);
         let plan = Self::of(word(0));
         let same = plan.up == word(4) && plan.down == word(8) && plan.ending as u8 == head[12];
         ensure!(same, "the head of session {} is damaged: {head:?}", plan.id);
@@ -197,15 +198,11 @@ fn inside<T: Send + 'static>(
     })
 }
 
+/// All sessions, or the first that fails: the others wait for it in vain.
 async fn gather(mut sessions: JoinSet<Outcome>) -> Outcome {
-    let mut failures = Vec::new();
     while let Some(ended) = sessions.join_next().await {
-        if let Err(error) = ended.map_err(|error| error.to_string()).and_then(|outcome| outcome) {
-            failures.push(error);
-        }
+        ended.map_err(|error| error.to_string()).and_then(|outcome| outcome)?;
     }
-    let count = failures.len();
-    ensure!(failures.is_empty(), "{count} sessions failed, the first: {}", failures[0]);
     Ok(())
 }
 
@@ -235,9 +232,13 @@ fn run(client: &str) -> Outcome {
     let joined = |thread: thread::JoinHandle<Outcome>, who: &str| {
         thread.join().map_err(|_| format!("the {who} panicked"))?.during(who)
     };
-    let (clients, server) = (joined(clients, "clients"), joined(server, "server"));
-    clients.and(server)?;
-    Ok(())
+    joined(clients, "clients").map_err(|error| {
+        let log = world.proxy("b").log().unwrap_or_default();
+        let refusals =
+            log.lines().filter(|line| line.contains("\terror\t") || line.contains("\twarn\t"));
+        format!("{error}; the proxy says {:#?}", refusals.take(5).collect::<Vec<_>>())
+    })?;
+    joined(server, "server")
 }
 
 fn tunnelled() -> Outcome {

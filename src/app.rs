@@ -105,8 +105,7 @@ fn build(config: Config, clock: Clock, log: Log) -> Result<House, AppError> {
     let mut tasks = JoinSet::new();
     tasks.spawn_local(keeper.run());
     let local = config.local_source.clone().ok_or(AppError::NoConfiguration)?;
-    let (source, loaded) =
-        FileSource::new(local, publisher, Arc::clone(&metrics), clock.clone());
+    let (source, loaded) = FileSource::new(local, publisher, Arc::clone(&metrics), clock.clone());
     tasks.spawn_local(source.run());
     tasks.spawn_local(state_manager(loaded, readiness.task("state manager")));
     let config = Arc::new(config);
@@ -243,7 +242,11 @@ async fn follow_pods(mut status: watch::Receiver<PodsStatus>, task: Task, metric
         let now = *status.borrow_and_update();
         metrics.pods.active.set(i64::try_from(now.active).unwrap_or(i64::MAX));
         metrics.pods.pending.set(i64::try_from(now.pending).unwrap_or(i64::MAX));
-        if now.ready() { task.ready() } else { task.pending() }
+        if now.ready() {
+            task.ready()
+        } else {
+            task.pending()
+        }
         if status.changed().await.is_err() {
             return;
         }

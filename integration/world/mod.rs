@@ -1,4 +1,5 @@
-//! Two nodes, their pods, an agent and the real proxy on each: what the tests of the whole stand on.
+//! Two nodes, their pods, an agent and the real proxy on each: what the tests of the whole stand
+//! on.
 
 use std::collections::BTreeMap;
 use std::fmt::{Display, Write as _};
@@ -329,6 +330,20 @@ pub(crate) fn read_to_end(stream: &mut TcpStream) -> Outcome<(Vec<u8>, End)> {
             Err(error) => return Err(format!("reading to the end: {error}")),
         }
     }
+}
+
+/// Opens a connection that must be reset without a byte.
+pub(crate) fn refused(pod: &Pod, to: SocketAddr) -> Outcome {
+    let mut stream = match pod.connect(to, PATIENCE) {
+        Ok(stream) => stream,
+        // The refusal was faster than the end of the connect.
+        Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Ok(()),
+        Err(error) => return Err(format!("connecting to {to}: {error}")),
+    };
+    stream.set_read_timeout(Some(PATIENCE)).during("setting a time limit")?;
+    let seen = read_to_end(&mut stream)?;
+    ensure!(seen == (Vec::new(), End::Reset), "a refused connection saw {seen:?}");
+    Ok(())
 }
 
 /// Closes a connection by a reset.

@@ -1,5 +1,6 @@
 //! The verbs.
 
+pub mod demo;
 pub mod lab;
 
 use std::process::ExitCode;
@@ -29,6 +30,8 @@ enum Verb {
         #[arg(hide = true, trailing_var_arg = true, allow_hyphen_values = true)]
         ignored: Vec<String>,
     },
+    /// Show the whole on this machine: captured, tunnelled, authorized.
+    Demo(demo::DemoArgs),
     /// Say what was built and how.
     Version,
     /// Say what there is.
@@ -50,8 +53,12 @@ pub fn run(
     };
     match arguments.verb.unwrap_or(Verb::Proxy { ignored: Vec::new() }) {
         Verb::Proxy { .. } => proxy(lookup),
+        Verb::Demo(args) => demo::run(args),
         Verb::Version => {
-            println!("{}", version::line(&version::of_binary(lookup("ISTIO_META_ISTIO_VERSION").as_deref())));
+            println!(
+                "{}",
+                version::line(&version::of_binary(lookup("ISTIO_META_ISTIO_VERSION").as_deref()))
+            );
             ExitCode::SUCCESS
         }
         Verb::Help => {

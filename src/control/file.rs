@@ -12,6 +12,12 @@ use crate::model::{Delta, Policy, PolicyKey, Service, ServiceKey, Workload};
 
 pub use watch::{FileSource, FileStatus};
 
+/// The largest text that is read, bytes.
+const BYTES_MAX: usize = 256 * 1024 * 1024;
+
+/// Line and column, from 1.
+type Place = (u64, u64);
+
 /// Why a configuration text cannot be used. It is used as a whole or not at all: a part that cannot
 /// be understood might be the one that denies.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,67 +31,90 @@ pub struct FileError {
 /// A whole configuration, by name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Contents {
-    workloads: HashMap<Arc<str>, Workload>,
-    services: HashMap<ServiceKey, Service>,
-    policies: HashMap<PolicyKey, Policy>,
+    workloads: Items<Arc<str>, Workload>,
+    services: Items<ServiceKey, Service>,
+    policies: Items<PolicyKey, Policy>,
+}
+
+/// Items by key, in the order of the file: among equals the mesh takes the first or the last, so
+/// the order must be the same every time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Items<K: Hash + Eq, V> {
+    list: Vec<(K, V)>,
+    index: HashMap<K, usize>,
 }
 
 impl Contents {
     /// Reads a text.
     pub(crate) fn read(text: &str) -> Result<Self, FileError> {
-        let records = records::parse(text)?;
+        let records = records::parse(text, BYTES_MAX)?;
         let mut contents = Self::default();
-        for workload in records.workloads {
+        for (place, workload) in records.workloads {
             let uid = Arc::clone(&workload.uid);
-            enter(&mut contents.workloads, uid, workload, "workload")?;
+            contents.workloads.enter(place, "workload", uid, workload)?;
         }
-        for service in records.services {
-            let key = service.key.clone();
-            enter(&mut contents.services, key, service, "service")?;
+        for (place, service) in records.services {
+            contents.services.enter(place, "service", service.key.clone(), service)?;
         }
-        for policy in records.policies {
-            let key = policy.key.clone();
-            enter(&mut contents.policies, key, policy, "policy")?;
+        for (place, policy) in records.policies {
+            contents.policies.enter(place, "policy", policy.key.clone(), policy)?;
         }
         Ok(contents)
     }
 
+    /// How many workloads, services and policies there are.
+    fn counts(&self) -> (usize, usize, usize) {
+        (self.workloads.list.len(), self.services.list.len(), self.policies.list.len())
+    }
+
     /// What changed from `before` to this.
     pub(crate) fn since(&self, before: &Self) -> Delta {
-        let (workloads, workloads_removed) = difference(&before.workloads, &self.workloads);
-        let (services, services_removed) = difference(&before.services, &self.services);
-        let (policies, policies_removed) = difference(&before.policies, &self.policies);
         Delta {
-            workloads,
-            services,
-            policies,
-            workloads_removed,
-            services_removed,
-            policies_removed,
+            workloads: self.workloads.changed_since(&before.workloads),
+            services: self.services.changed_since(&before.services),
+            policies: self.policies.changed_since(&before.policies),
+            workloads_removed: before.workloads.missing_in(&self.workloads),
+            services_removed: before.services.missing_in(&self.services),
+            policies_removed: before.policies.missing_in(&self.policies),
         }
     }
 }
 
-fn enter<K: Hash + Eq + fmt::Display, V>(
-    map: &mut HashMap<K, V>,
-    key: K,
-    value: V,
-    kind: &str,
-) -> Result<(), FileError> {
-    if map.contains_key(&key) {
-        return Err(FileError { place: None, reason: format!("{kind} {key} is there twice") });
+impl<K: Hash + Eq + Clone + fmt::Display, V: PartialEq + Clone> Items<K, V> {
+    fn enter(&mut self, place: Place, kind: &str, key: K, value: V) -> Result<(), FileError> {
+        if self.index.insert(key.clone(), self.list.len()).is_some() {
+            let reason = format!("{kind} {key} is there twice");
+            return Err(FileError { place: Some(place), reason });
+        }
+        self.list.push((key, value));
+        Ok(())
     }
-    map.insert(key, value);
-    Ok(())
+
+    fn get(&self, key: &K) -> Option<&V> {
+        self.index.get(key).map(|&at| &self.list[at].1)
+    }
+
+    fn changed_since(&self, before: &Self) -> Vec<V> {
+        let changed = self.list.iter().filter(|(key, value)| before.get(key) != Some(value));
+        changed.map(|(_, value)| value.clone()).collect()
+    }
+
+    fn missing_in(&self, after: &Self) -> Vec<K> {
+        let gone = self.list.iter().filter(|(key, _)| after.get(key).is_none());
+        gone.map(|(key, _)| key.clone()).collect()
+    }
 }
 
-fn difference<K: Hash + Eq + Clone, V: PartialEq + Clone>(
-    before: &HashMap<K, V>,
-    after: &HashMap<K, V>,
-) -> (Vec<V>, Vec<K>) {
-    let changed = after.iter().filter(|(key, value)| before.get(key) != Some(value));
-    let removed = before.keys().filter(|key| !after.contains_key(key));
-    (changed.map(|(_, value)| value.clone()).collect(), removed.cloned().collect())
+impl<K: Hash + Eq, V> Default for Items<K, V> {
+    fn default() -> Self {
+        Self { list: Vec::new(), index: HashMap::new() }
+    }
+}
+
+impl FileError {
+    fn new(reason: impl Into<String>) -> Self {
+        Self { place: None, reason: reason.into() }
+    }
 }
 
 impl fmt::Display for FileError {

@@ -7,8 +7,6 @@ mod admit;
 mod authorize;
 mod balance;
 mod facts;
-#[cfg(test)]
-mod fixtures;
 mod route;
 
 pub use admit::{Delivery, NotAdmitted, admit};

@@ -75,8 +75,14 @@ impl Snapshot {
         let mut uids = self.uids_by_pod.get(&pod).cloned().unwrap_or_default();
         uids.push(Arc::clone(&workload.uid));
         self.uids_by_pod.insert(pod, uids);
+        if let Some(host) = Self::indexed_by_host(&workload) {
+            let mut uids = self.uids_by_host.get(&host).cloned().unwrap_or_default();
+            uids.push(Arc::clone(&workload.uid));
+            self.uids_by_host.insert(host, uids);
+        }
         for (key, ports) in &workload.services {
-            let mut endpoints = self.endpoints.get(key).cloned().unwrap_or_default();
+            // Taken out, so that a batch copies a service's endpoints once and not for each of them.
+            let mut endpoints = self.endpoints.remove(key).unwrap_or_default();
             let endpoint = Endpoint {
                 workload_uid: Arc::clone(&workload.uid),
                 ports: ports.clone(),
@@ -103,6 +109,13 @@ impl Snapshot {
         uids.retain(|other| other != uid);
         if !uids.is_empty() {
             self.uids_by_pod.insert(pod, uids);
+        }
+        if let Some(host) = Self::indexed_by_host(&workload) {
+            let mut uids = self.uids_by_host.remove(&host).unwrap_or_default();
+            uids.retain(|other| other != uid);
+            if !uids.is_empty() {
+                self.uids_by_host.insert(host, uids);
+            }
         }
         for key in workload.services.keys() {
             let mut endpoints = self.endpoints.remove(key).unwrap_or_default();
@@ -158,8 +171,7 @@ impl Snapshot {
             Scope::Global => Arc::make_mut(&mut self.policies_global).push(Arc::clone(&policy)),
             Scope::Namespace => {
                 let namespace = Arc::clone(&policy.key.namespace);
-                let mut list =
-                    self.policies_by_namespace.get(&namespace).cloned().unwrap_or_default();
+                let mut list = self.policies_by_namespace.remove(&namespace).unwrap_or_default();
                 Arc::make_mut(&mut list).push(Arc::clone(&policy));
                 self.policies_by_namespace.insert(namespace, list);
             }
@@ -186,3 +198,6 @@ impl Snapshot {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,6 +5,8 @@
 
 mod addr;
 mod delta;
+#[cfg(test)]
+pub(crate) mod fixtures;
 mod peer;
 mod policy;
 mod service;

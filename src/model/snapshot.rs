@@ -13,8 +13,6 @@ use super::{
 };
 
 pub(super) type Endpoints = BTreeMap<Arc<str>, Endpoint>;
-/// Namespace and name of a pod.
-type PodKey = (Arc<str>, Arc<str>);
 
 /// The mesh at one generation. Copying one is cheap; nothing in it changes after publication.
 #[derive(Clone, Debug, Default)]
@@ -22,7 +20,8 @@ pub struct Snapshot {
     pub(super) generation: u64,
     pub(super) workloads: Shards<Arc<str>, Arc<Workload>>,
     pub(super) uids_by_addr: Shards<NetworkAddr, Vec<Arc<str>>>,
-    pub(super) uids_by_pod: Shards<PodKey, Vec<Arc<str>>>,
+    pub(super) uids_by_pod: Shards<(Arc<str>, Arc<str>), Vec<Arc<str>>>,
+    pub(super) uids_by_host: Shards<ServiceKey, Vec<Arc<str>>>,
     pub(super) services: Shards<ServiceKey, Arc<Service>>,
     /// Endpoints by service, also of services that have not arrived yet.
     pub(super) endpoints: Shards<ServiceKey, Arc<Endpoints>>,
@@ -81,7 +80,7 @@ impl Snapshot {
 
     /// A workload by namespace and host name (spec discovery-and-balancing 2.4).
     pub fn workload_by_host(&self, key: &ServiceKey) -> Option<&Arc<Workload>> {
-        self.workloads.values().find(|w| w.hostname == key.hostname && w.namespace == key.namespace)
+        self.uids_by_host.get(key)?.iter().find_map(|uid| self.workloads.get(uid))
     }
 
     /// What an address belongs to; workloads go before services (spec discovery-and-balancing
@@ -110,7 +109,7 @@ impl Snapshot {
     }
 
     fn service_by_cidr(&self, addr: &NetworkAddr, client: Option<&str>) -> Option<&Arc<Service>> {
-        let mut chosen = None;
+        let mut chosen: Option<((bool, u8, bool), &Arc<Service>)> = None;
         for (network, net, key) in self.cidr_vips.iter() {
             if *network != addr.network || !net.contains(&addr.ip) {
                 continue;
@@ -128,10 +127,31 @@ impl Snapshot {
         chosen.map(|(_, service)| service)
     }
 
+    /// Every service with this address among its virtual addresses or ranges, in no particular
+    /// order, whoever may use it.
+    pub fn services_at(&self, addr: &NetworkAddr) -> impl Iterator<Item = &Arc<Service>> {
+        let exact = self.services_by_vip.get(addr).into_iter().flatten();
+        let ranges = self.cidr_vips.iter().filter_map(|(network, net, key)| {
+            (*network == addr.network && net.contains(&addr.ip)).then_some(key)
+        });
+        exact.chain(ranges).filter_map(|key| self.services.get(key))
+    }
+
     /// The best service with this bare host name (spec discovery-and-balancing 2.4).
     pub fn service_by_host(&self, hostname: &str, client: Option<&str>) -> Option<&Arc<Service>> {
+        self.service_by_host_if(hostname, client, |_| true)
+    }
+
+    /// The best of those services with this bare host name that `accept` accepts.
+    pub fn service_by_host_if(
+        &self,
+        hostname: &str,
+        client: Option<&str>,
+        accept: impl Fn(&Service) -> bool,
+    ) -> Option<&Arc<Service>> {
         let keys = self.services_by_host.get(&Arc::from(hostname))?;
-        best(keys.iter().filter_map(|key| self.services.get(key)), client)
+        let services = keys.iter().filter_map(|key| self.services.get(key));
+        best(services.filter(|service| accept(service)), client)
     }
 
     /// The endpoints of a service, by workload uid.
@@ -184,34 +204,38 @@ impl Snapshot {
         let own = workload.network_mode == NetworkMode::Standard;
         workload.ips.iter().copied().filter(move |_| own)
     }
+
+    /// The name a workload can be found by, if it has one.
+    pub(super) fn indexed_by_host(workload: &Workload) -> Option<ServiceKey> {
+        let (namespace, hostname) = (&workload.namespace, &workload.hostname);
+        (!hostname.is_empty()).then(|| ServiceKey {
+            namespace: Arc::clone(namespace),
+            hostname: Arc::clone(hostname),
+        })
+    }
 }
 
-/// The best of several services: the client's namespace, else a canonical one (the last), else the
-/// first (spec discovery-and-balancing 2.2).
+/// The best of several services: the last of the client's namespace, else the last canonical one,
+/// else the first (spec discovery-and-balancing 1, 2.2).
 fn best<'a>(
     services: impl Iterator<Item = &'a Arc<Service>>,
     client: Option<&str>,
 ) -> Option<&'a Arc<Service>> {
-    let mut first = None;
-    let mut canonical = None;
+    let (mut own, mut canonical, mut first) = (None, None, None);
     for service in services {
-        let Some(namespace) = client else {
-            if service.canonical {
-                canonical = Some(service);
-            }
-            first = first.or(Some(service));
-            continue;
-        };
-        if !service.visible_to(namespace) {
+        if client.is_some_and(|client| !service.visible_to(client)) {
             continue;
         }
-        if &*service.key.namespace == namespace {
-            return Some(service);
+        if client == Some(&*service.key.namespace) {
+            own = Some(service);
         }
         if service.canonical {
             canonical = Some(service);
         }
         first = first.or(Some(service));
     }
-    canonical.or(first)
+    own.or(canonical).or(first)
 }
+
+#[cfg(test)]
+mod tests;

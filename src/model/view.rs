@@ -82,3 +82,6 @@ impl View {
         tokio::time::timeout(limit, search).await.ok().flatten()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,12 +2,13 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
 
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 
 use super::pod::Pod;
-use super::room::Shared;
+use super::room::{Room, Shared};
 use super::session::Session;
 use crate::config::OriginalSource;
 use crate::model::Hop;
@@ -30,21 +31,55 @@ pub(super) async fn as_it_is(shared: &Shared, pod: &Pod, hop: Hop) -> Result<Tcp
 /// where it should be but is not, the connection is refused (promise P3).
 pub(super) async fn to_application(
     _session: &Session,
-    shared: &Shared,
+    room: &Room,
     pod: &Pod,
     source: IpAddr,
     target: SocketAddr,
 ) -> Result<TcpStream, Failure> {
+    let shared = &room.shared;
     let own = source == target.ip() || target.ip().is_loopback();
-    let keep = pod.transparent && !own;
-    if !keep && !own && shared.config.original_source == OriginalSource::Always {
-        return Err(Failure::new(Reason::OriginalSource, "the pod's sockets are not transparent"));
+    if own || !pod.transparent {
+        if !own && shared.config.original_source == OriginalSource::Always {
+            let why = "the pod's sockets are not transparent";
+            return Err(Failure::new(Reason::OriginalSource, why));
+        }
+        let opened = open(shared, pod, target, None).await;
+        return opened.map_err(|error| failed(&error, target, Reason::DialTimeout));
     }
-    let spoofed = keep.then_some(source);
-    open(shared, pod, target, spoofed).await.map_err(|error| match error {
+    let mut last = DialError::Timeout;
+    for _ in 0..SOURCE_PORTS_TRIED_MAX {
+        let port = source_port(&mut room.rng.borrow_mut());
+        match open(shared, pod, target, Some(SocketAddr::new(source, port))).await {
+            Ok(stream) => return Ok(stream),
+            Err(error) if error.is_about_the_port() => last = error,
+            Err(error) => {
+                last = error;
+                break;
+            }
+        }
+    }
+    Err(match last {
         DialError::Source(error) => Failure::new(Reason::OriginalSource, error),
         other => failed(&other, target, Reason::DialTimeout),
     })
+}
+
+/// How many source ports are tried for one leg that keeps its source address.
+const SOURCE_PORTS_TRIED_MAX: usize = 8;
+/// The ports that Linux gives to clients by default (`ip_local_port_range`).
+const CLIENT_PORTS: RangeInclusive<u16> = 32_768..=60_999;
+/// Below it, ports are left to servers.
+const SOURCE_PORT_MIN: u16 = 10_240;
+
+/// A source port for a leg that keeps its source address.
+///
+/// Not one that the client itself may be using: its plaintext connection to the same target is
+/// known to connection tracking under exactly the pair of addresses that our leg would have, and
+/// one of the two would be taken for the other.
+fn source_port(rng: &mut fastrand::Rng) -> u16 {
+    let width = CLIENT_PORTS.end() - CLIENT_PORTS.start() + 1;
+    let port = rng.u16(SOURCE_PORT_MIN..=u16::MAX - width);
+    if port < *CLIENT_PORTS.start() { port } else { port + width }
 }
 
 enum DialError {
@@ -54,11 +89,24 @@ enum DialError {
     Timeout,
 }
 
+impl DialError {
+    /// Whether another source port may do better: this one is listened on, in use for the same
+    /// target, or taken by connection tracking for another connection.
+    fn is_about_the_port(&self) -> bool {
+        use io::ErrorKind::{AddrInUse, AddrNotAvailable, ConnectionReset};
+        match self {
+            Self::Source(error) => error.kind() == AddrInUse,
+            Self::Connect(error) => matches!(error.kind(), AddrNotAvailable | ConnectionReset),
+            Self::Socket(_) | Self::Timeout => false,
+        }
+    }
+}
+
 async fn open(
     shared: &Shared,
     pod: &Pod,
     target: SocketAddr,
-    source: Option<IpAddr>,
+    source: Option<SocketAddr>,
 ) -> Result<TcpStream, DialError> {
     let plan = SocketPlan { ipv6: target.is_ipv6(), transparent: source.is_some() };
     let dial = async {
@@ -67,7 +115,7 @@ async fn open(
         let socket = socket.ok_or_else(|| DialError::Socket(io::ErrorKind::NotFound.into()))?;
         socket::tune(&socket, &shared.liveness()).map_err(DialError::Socket)?;
         if let Some(source) = source {
-            socket::bind_original_source(&socket, source).map_err(DialError::Source)?;
+            socket::bind_original_source_port(&socket, source).map_err(DialError::Source)?;
         }
         let socket = TcpSocket::from_std_stream(socket.into());
         socket.connect(target).await.map_err(DialError::Connect)
@@ -82,5 +130,22 @@ fn failed(error: &DialError, target: SocketAddr, timed_out: Reason) -> Failure {
             Failure::new(Reason::Dial, format!("{target}: {error}"))
         }
         DialError::Timeout => Failure::new(timed_out, target),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_source_port_is_one_that_the_client_may_be_using() {
+        let mut rng = fastrand::Rng::with_seed(7);
+        let (mut below, mut above) = (0, 0);
+        for _ in 0..100_000 {
+            let port = source_port(&mut rng);
+            assert!(port >= SOURCE_PORT_MIN && !CLIENT_PORTS.contains(&port), "{port}");
+            if port < *CLIENT_PORTS.start() { below += 1 } else { above += 1 }
+        }
+        assert!(below > 0 && above > 0);
     }
 }

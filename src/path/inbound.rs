@@ -221,7 +221,7 @@ async fn deliver(
             .await
             .map_err(|failure| (StatusCode::UNAUTHORIZED, failure))?;
         let (source, target) = leg(&admitted, tunnel);
-        dial::to_application(&session, &room.shared, &tunnel.pod, source, target)
+        dial::to_application(&session, room, &tunnel.pod, source, target)
             .await
             .map_err(|failure| (StatusCode::SERVICE_UNAVAILABLE, failure))
     };

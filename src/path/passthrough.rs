@@ -80,7 +80,7 @@ async fn deliver(
     let opened = async {
         let session = session::open(room, connection, &facts).await?;
         let (source, target) = (client.ip(), facts.destination);
-        dial::to_application(&session, shared, pod, source, target).await
+        dial::to_application(&session, room, pod, source, target).await
     };
     let result = match until_cut(connection, opened).await {
         Ok(application) => {

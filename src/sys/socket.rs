@@ -98,6 +98,20 @@ pub fn reset_on_close(socket: &impl AsFd) -> io::Result<()> {
 /// `EADDRNOTAVAIL` if the socket is not transparent, `EINVAL` for a link-local address.
 pub fn bind_original_source(socket: &impl AsFd, source: IpAddr) -> io::Result<()> {
     setsockopt(socket, IpBindAddressNoPort, &true)?;
+    bind(socket, source, 0)
+}
+
+/// Binds a transparent socket to somebody else's address and this port.
+///
+/// A port that other connections of that source have is taken all the same; whether the pair of
+/// addresses is free shows when connecting (`EADDRNOTAVAIL`). Errors: as for
+/// [`bind_original_source`], and `EADDRINUSE` if somebody listens on that port.
+pub fn bind_original_source_port(socket: &impl AsFd, source: SocketAddr) -> io::Result<()> {
+    SockRef::from(socket).set_reuse_address(true)?;
+    bind(socket, source.ip(), source.port())
+}
+
+fn bind(socket: &impl AsFd, source: IpAddr, port: u16) -> io::Result<()> {
     let socket = SockRef::from(socket);
     let ipv6 = socket.domain()? == Domain::IPV6;
     let address = match source.to_canonical() {
@@ -108,7 +122,7 @@ pub fn bind_original_source(socket: &impl AsFd, source: IpAddr) -> io::Result<()
         }
         same => same,
     };
-    socket.bind(&SocketAddr::new(address, 0).into())
+    socket.bind(&SocketAddr::new(address, port).into())
 }
 
 /// A TCP socket, non-blocking, closed on exec, marked.

@@ -41,8 +41,16 @@ impl fmt::Display for LabError {
             }
             Self::Refused { what, answer } => {
                 write!(out, "{what}: {answer}")?;
-                if answer.kind() == io::ErrorKind::PermissionDenied {
-                    out.write_str("; this needs CAP_NET_ADMIN and CAP_SYS_ADMIN: run it as root")?;
+                match answer.kind() {
+                    io::ErrorKind::PermissionDenied => out.write_str(
+                        "; this needs CAP_NET_ADMIN, CAP_NET_RAW and CAP_SYS_ADMIN: \
+                         run it as root",
+                    )?,
+                    // The limit of namespaces answers like a full disk.
+                    io::ErrorKind::StorageFull => {
+                        out.write_str("; this helps: sudo sysctl user.max_net_namespaces=15000")?;
+                    }
+                    _ => {}
                 }
                 Ok(())
             }

@@ -2,9 +2,34 @@
 
 use std::fs;
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::sched::{CloneFlags, unshare};
 use nix::unistd::{getegid, geteuid};
+
+/// `CAP_NET_ADMIN`, `CAP_NET_RAW` and `CAP_SYS_ADMIN` of linux/capability.h, as bits.
+const CAPABILITIES: u64 = 1 << 12 | 1 << 13 | 1 << 21;
+
+/// Whether this process entered a user namespace of its own.
+static INSIDE: AtomicBool = AtomicBool::new(false);
+
+/// Makes sure that this process may make network namespaces and work in them.
+///
+/// Call it while the process has a single thread. Errors as of [`enter_user_namespace`].
+pub fn ensure() -> io::Result<()> {
+    let status = fs::read_to_string("/proc/self/status")?;
+    let held = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    let held = held.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    if held.is_some_and(|mask| mask & CAPABILITIES == CAPABILITIES) {
+        return Ok(());
+    }
+    enter_user_namespace()
+}
+
+/// Whether [`enter_user_namespace`] has succeeded in this process.
+pub fn is_inside() -> bool {
+    INSIDE.load(Ordering::Relaxed)
+}
 
 /// Moves this process into new user, network and mount namespaces in which it is root.
 ///
@@ -18,7 +43,9 @@ pub fn enter_user_namespace() -> io::Result<()> {
     // Without this the kernel refuses a map of groups to those who are not root outside.
     write("/proc/self/setgroups", "deny")?;
     write("/proc/self/uid_map", &format!("0 {uid} 1"))?;
-    write("/proc/self/gid_map", &format!("0 {gid} 1"))
+    write("/proc/self/gid_map", &format!("0 {gid} 1"))?;
+    INSIDE.store(true, Ordering::Relaxed);
+    Ok(())
 }
 
 /// What to tell somebody whose machine forbids it: the command that helps.

@@ -1,56 +1,100 @@
-//! The file's records, and how they become the model's values.
+//! The file's records as they are written (spec operations 4 and 6).
+//!
+//! What is not known is an error, and so is an item of which nothing is said: either may have been
+//! meant to deny.
+
+mod convert;
+mod texts;
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 use std::sync::Arc;
 
-use ipnet::IpNet;
-use serde::Deserialize;
-use serde::de::IgnoredAny;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
+use serde_saphyr::{Spanned, budget, options};
 
-use super::FileError;
+use self::texts::{Cidr, GatewayAddress, Ip, NetworkAddr, PolicyKey, ServiceKey, Spiffe};
+use super::{FileError, Place};
 use crate::model;
-use crate::wire::spiffe::Identity;
 
 /// YAML nodes in one file: enough for 100,000 workloads with everything that can be said of them.
 const NODES_MAX: usize = 20_000_000;
 
-/// What a file says, as the model's values.
+/// What a file says, as the model's values, each with its place, in the order of the file.
 pub(super) struct Records {
-    pub(super) workloads: Vec<model::Workload>,
-    pub(super) services: Vec<model::Service>,
-    pub(super) policies: Vec<model::Policy>,
+    pub(super) workloads: Vec<(Place, model::Workload)>,
+    pub(super) services: Vec<(Place, model::Service)>,
+    pub(super) policies: Vec<(Place, model::Policy)>,
 }
 
-/// Reads a text; everything that is not known is an error, because it may have been meant to deny.
-pub(super) fn parse(text: &str) -> Result<Records, FileError> {
-    let mut options = serde_saphyr::Options::default();
-    if let Some(budget) = &mut options.budget {
-        budget.max_nodes = NODES_MAX;
-        budget.max_events = 2 * NODES_MAX;
-    }
-    let file: File = serde_saphyr::from_str_with_options(text, options).map_err(|error| {
-        let place = error.location().map(|place| (place.line(), place.column()));
-        let reason = error.without_snippet().to_string();
-        FileError { place, reason }
-    })?;
-    let workloads: Result<_, _> = file.workloads.into_iter().map(Workload::into_model).collect();
+/// Reads a text of at most `bytes_max` bytes.
+pub(super) fn parse(text: &str, bytes_max: usize) -> Result<Records, FileError> {
+    let options = options! {
+        budget: budget! {
+            max_nodes: NODES_MAX,
+            max_events: 2 * NODES_MAX,
+            max_total_scalar_bytes: bytes_max,
+        },
+        emit_comments: false,
+        strict_booleans: true,
+        with_snippet: false,
+    };
+    let file: Option<File> =
+        serde_saphyr::from_str_with_options(text, options).map_err(|error| {
+            let place = error.location().map(|place| (place.line(), place.column()));
+            FileError { place, reason: without_place(error.to_string(), place) }
+        })?;
+    // A file that was cut off at its beginning must not pass for an empty mesh.
+    let Some(file) = file else {
+        return Err(FileError::new("it is empty; an empty mesh is written as {}"));
+    };
+    let workloads = file.workloads.into_iter().map(|item| {
+        let place = place(&item);
+        let workload =
+            item.value.into_model().map_err(|reason| FileError { place: Some(place), reason });
+        workload.map(|workload| (place, workload))
+    });
     Ok(Records {
-        workloads: workloads?,
-        services: file.services.into_iter().map(Service::into_model).collect(),
-        policies: file.policies.into_iter().map(Policy::into_model).collect(),
+        workloads: workloads.collect::<Result<_, _>>()?,
+        services: file.services.into_iter().map(|s| (place(&s), s.value.into_model())).collect(),
+        policies: file.policies.into_iter().map(|p| (place(&p), p.value.into_model())).collect(),
     })
 }
+
+fn place<T>(item: &Spanned<T>) -> Place {
+    (item.referenced.line(), item.referenced.column())
+}
+
+/// The reason alone: the place is told beside it.
+fn without_place(reason: String, place: Option<Place>) -> String {
+    let Some((line, column)) = place else { return reason };
+    let suffix = format!(" at line {line}, column {column}");
+    reason.strip_suffix(&suffix).map(str::to_owned).unwrap_or(reason)
+}
+
+/// Something that must be said: nothing at all (`null`, or a dash without an item) is an error.
+#[derive(Default)]
+struct Given<T>(T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Given<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let given = Option::<T>::deserialize(deserializer)?;
+        given.map(Self).ok_or_else(|| D::Error::custom("nothing is given here"))
+    }
+}
+
+/// A list in a policy.
+type List<T> = Given<Vec<T>>;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct File {
     #[serde(default)]
-    workloads: Vec<Workload>,
+    workloads: Vec<Spanned<Workload>>,
     #[serde(default)]
-    services: Vec<Service>,
+    services: Vec<Spanned<Service>>,
     #[serde(default)]
-    policies: Vec<Policy>,
+    policies: Vec<Spanned<Policy>>,
 }
 
 #[derive(Deserialize)]
@@ -58,7 +102,7 @@ struct File {
 struct Workload {
     #[serde(default)]
     uid: Arc<str>,
-    workload_ips: Vec<IpAddr>,
+    workload_ips: Vec<Ip>,
     namespace: Arc<str>,
     services: BTreeMap<ServiceKey, model::PortMap>,
     #[serde(default)]
@@ -93,7 +137,7 @@ struct Workload {
     waypoint: Option<Gateway>,
     network_gateway: Option<Gateway>,
     #[serde(default)]
-    authorization_policies: Vec<PolicyKey>,
+    authorization_policies: List<PolicyKey>,
     #[serde(default)]
     status: Health,
     #[serde(default)]
@@ -110,7 +154,7 @@ struct Service {
     hostname: Arc<str>,
     vips: Vec<NetworkAddr>,
     #[serde(default)]
-    cidr_vips: Vec<NetworkCidr>,
+    cidr_vips: Vec<CidrVip>,
     ports: model::PortMap,
     #[serde(default)]
     subject_alt_names: Vec<Spiffe>,
@@ -133,25 +177,24 @@ struct Policy {
     scope: Scope,
     action: Action,
     dry_run: bool,
-    rules: Vec<Vec<Vec<Match>>>,
+    rules: List<List<List<Given<Match>>>>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, Default)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
-#[derive(Default)]
 struct Match {
-    namespaces: Vec<StringMatch>,
-    not_namespaces: Vec<StringMatch>,
-    service_accounts: Vec<ServiceAccount>,
-    not_service_accounts: Vec<ServiceAccount>,
-    principals: Vec<StringMatch>,
-    not_principals: Vec<StringMatch>,
-    source_ips: Vec<IpNet>,
-    not_source_ips: Vec<IpNet>,
-    destination_ips: Vec<IpNet>,
-    not_destination_ips: Vec<IpNet>,
-    destination_ports: Vec<u16>,
-    not_destination_ports: Vec<u16>,
+    namespaces: List<StringMatch>,
+    not_namespaces: List<StringMatch>,
+    service_accounts: List<ServiceAccount>,
+    not_service_accounts: List<ServiceAccount>,
+    principals: List<StringMatch>,
+    not_principals: List<StringMatch>,
+    source_ips: List<Cidr>,
+    not_source_ips: List<Cidr>,
+    destination_ips: List<Cidr>,
+    not_destination_ips: List<Cidr>,
+    destination_ports: List<u16>,
+    not_destination_ports: List<u16>,
 }
 
 #[derive(Deserialize)]
@@ -159,8 +202,21 @@ enum StringMatch {
     Exact(Arc<str>),
     Prefix(Arc<str>),
     Suffix(Arc<str>),
-    Presence(IgnoredAny),
+    Presence(#[serde(deserialize_with = "nothing")] ()),
 }
+
+/// `[]`, `{}` or nothing.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Nothing {
+    Null(()),
+    List([(); 0]),
+    Map(EmptyMap),
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct EmptyMap {}
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -293,322 +349,17 @@ enum Action {
     Deny,
 }
 
-/// `<namespace>/<hostname>`
-#[derive(Deserialize, PartialEq, Eq, PartialOrd, Ord)]
-#[serde(try_from = "String")]
-struct ServiceKey(model::ServiceKey);
-
-/// `<namespace>/<name>`
-#[derive(Deserialize)]
-#[serde(try_from = "String")]
-struct PolicyKey(model::PolicyKey);
-
-/// `<network>/<ip>`
-#[derive(Deserialize)]
-#[serde(try_from = "String")]
-struct NetworkAddr(model::NetworkAddr);
-
-/// `{network, cidr}` or `<network>/<cidr>`
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum NetworkCidr {
-    Text(CidrText),
-    Fields(CidrFields),
-}
-
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct CidrFields {
+struct CidrVip {
     network: Arc<str>,
-    cidr: IpNet,
+    cidr: Cidr,
 }
 
-#[derive(Deserialize)]
-#[serde(try_from = "String")]
-struct CidrText(Arc<str>, IpNet);
-
-/// `<namespace>/<hostname>` or `<network>/<ip>`
-#[derive(Deserialize)]
-#[serde(try_from = "String")]
-struct GatewayAddress(model::GatewayAddress);
-
-/// A SPIFFE id
-#[derive(Deserialize)]
-#[serde(try_from = "String")]
-struct Spiffe(Identity);
+fn nothing<'de, D: Deserializer<'de>>(deserializer: D) -> Result<(), D::Error> {
+    Nothing::deserialize(deserializer).map(|_| ())
+}
 
 fn one() -> u32 {
     1
-}
-
-/// The two parts of a text around its first slash.
-fn parts<'a>(text: &'a str, form: &str) -> Result<(&'a str, &'a str), String> {
-    text.split_once('/').ok_or_else(|| format!("{text:?} is not {form}"))
-}
-
-impl TryFrom<String> for ServiceKey {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        let (namespace, hostname) = parts(&text, "<namespace>/<hostname>")?;
-        let (namespace, hostname) = (namespace.into(), hostname.into());
-        Ok(Self(model::ServiceKey { namespace, hostname }))
-    }
-}
-
-impl TryFrom<String> for PolicyKey {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        let (namespace, name) = parts(&text, "<namespace>/<name>")?;
-        Ok(Self(model::PolicyKey::new(namespace, name)))
-    }
-}
-
-impl TryFrom<String> for NetworkAddr {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        let (network, ip) = parts(&text, "<network>/<ip>")?;
-        let ip = ip.parse().map_err(|_| format!("{ip:?} is not an IP address"))?;
-        Ok(Self(model::NetworkAddr { network: network.into(), ip }))
-    }
-}
-
-impl TryFrom<String> for CidrText {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        let (network, cidr) = parts(&text, "<network>/<cidr>")?;
-        let cidr = cidr.parse().map_err(|_| format!("{cidr:?} is not a CIDR"))?;
-        Ok(Self(network.into(), cidr))
-    }
-}
-
-impl TryFrom<String> for GatewayAddress {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        let (first, second) = parts(&text, "<namespace>/<hostname> or <network>/<ip>")?;
-        Ok(Self(match second.parse::<IpAddr>() {
-            Ok(ip) => {
-                model::GatewayAddress::Address(model::NetworkAddr { network: first.into(), ip })
-            }
-            Err(_) => model::GatewayAddress::Hostname(model::ServiceKey {
-                namespace: first.into(),
-                hostname: second.into(),
-            }),
-        }))
-    }
-}
-
-impl TryFrom<String> for Spiffe {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        text.parse().map(Self).map_err(|error| format!("{text:?}: {error}"))
-    }
-}
-
-impl Workload {
-    fn into_model(self) -> Result<model::Workload, FileError> {
-        let uid = match (self.uid.is_empty(), self.name.is_empty()) {
-            (false, _) => self.uid,
-            (true, false) => {
-                format!("{}//Pod/{}/{}", self.cluster_id, self.namespace, self.name).into()
-            }
-            (true, true) => {
-                let reason = "a workload needs a uid or a name".to_owned();
-                return Err(FileError { place: None, reason });
-            }
-        };
-        Ok(model::Workload {
-            uid,
-            name: self.name,
-            namespace: self.namespace,
-            service_account: self.service_account,
-            trust_domain: self.trust_domain,
-            network: self.network,
-            node: self.node,
-            cluster_id: self.cluster_id,
-            workload_name: self.workload_name,
-            workload_type: self.workload_type,
-            canonical_name: self.canonical_name,
-            canonical_revision: self.canonical_revision,
-            hostname: self.hostname,
-            ips: self.workload_ips,
-            protocol: match self.protocol {
-                Protocol::Tcp => model::WorkloadProtocol::Tcp,
-                Protocol::Hbone => model::WorkloadProtocol::Hbone,
-            },
-            network_mode: match self.network_mode {
-                NetworkMode::Standard => model::NetworkMode::Standard,
-                NetworkMode::HostNetwork => model::NetworkMode::HostNetwork,
-            },
-            native_tunnel: self.native_tunnel,
-            application_tunnel: self.application_tunnel.map(ApplicationTunnel::into_model),
-            waypoint: self.waypoint.map(Gateway::into_model),
-            network_gateway: self.network_gateway.map(Gateway::into_model),
-            authorization_policies: self.authorization_policies.into_iter().map(|k| k.0).collect(),
-            status: match self.status {
-                Health::Healthy => model::Health::Healthy,
-                Health::Unhealthy => model::Health::Unhealthy,
-            },
-            locality: model::Locality {
-                region: self.locality.region,
-                zone: self.locality.zone,
-                subzone: self.locality.subzone,
-            },
-            services: self.services.into_iter().map(|(key, ports)| (key.0, ports)).collect(),
-            capacity: self.capacity,
-        })
-    }
-}
-
-impl Service {
-    fn into_model(self) -> model::Service {
-        model::Service {
-            name: self.name,
-            key: model::ServiceKey { namespace: self.namespace, hostname: self.hostname },
-            vips: self.vips.into_iter().map(|vip| vip.0).collect(),
-            cidr_vips: self.cidr_vips.into_iter().map(NetworkCidr::into_model).collect(),
-            ports: self.ports,
-            subject_alt_names: self.subject_alt_names.into_iter().map(|name| name.0).collect(),
-            waypoint: self.waypoint.map(Gateway::into_model),
-            weighted_waypoints: self
-                .weighted_waypoints
-                .into_iter()
-                .map(|weighted| model::WeightedWaypoint {
-                    destination: weighted.destination.into_model(),
-                    weight: weighted.weight,
-                })
-                .collect(),
-            load_balancer: self.load_balancer.map(LoadBalancer::into_model),
-            ip_families: self.ip_families.map(|families| match families {
-                IpFamilies::IPv4 => model::IpFamilies::IPv4,
-                IpFamilies::IPv6 => model::IpFamilies::IPv6,
-                IpFamilies::Dual => model::IpFamilies::Dual,
-            }),
-            canonical: self.canonical,
-            visibility: match self.visibility {
-                Visibility::Public => model::Visibility::Public,
-                Visibility::Namespace => model::Visibility::Namespace,
-            },
-        }
-    }
-}
-
-impl Policy {
-    fn into_model(self) -> model::Policy {
-        let rule = |rule: Vec<Match>| rule.into_iter().map(Match::into_model).collect();
-        let group = |group: Vec<Vec<Match>>| group.into_iter().map(rule).collect();
-        model::Policy {
-            key: model::PolicyKey { namespace: self.namespace, name: self.name },
-            scope: match self.scope {
-                Scope::Global => model::Scope::Global,
-                Scope::Namespace => model::Scope::Namespace,
-                Scope::WorkloadSelector => model::Scope::WorkloadSelector,
-            },
-            action: match self.action {
-                Action::Allow => model::Action::Allow,
-                Action::Deny => model::Action::Deny,
-            },
-            groups: self.rules.into_iter().map(group).collect(),
-            dry_run: self.dry_run,
-        }
-    }
-}
-
-impl Match {
-    fn into_model(self) -> model::Match {
-        let texts =
-            |texts: Vec<StringMatch>| texts.into_iter().map(StringMatch::into_model).collect();
-        let accounts = |accounts: Vec<ServiceAccount>| {
-            accounts.into_iter().map(ServiceAccount::into_model).collect()
-        };
-        model::Match {
-            namespaces: texts(self.namespaces),
-            not_namespaces: texts(self.not_namespaces),
-            service_accounts: accounts(self.service_accounts),
-            not_service_accounts: accounts(self.not_service_accounts),
-            principals: texts(self.principals),
-            not_principals: texts(self.not_principals),
-            source_ips: self.source_ips,
-            not_source_ips: self.not_source_ips,
-            destination_ips: self.destination_ips,
-            not_destination_ips: self.not_destination_ips,
-            destination_ports: self.destination_ports,
-            not_destination_ports: self.not_destination_ports,
-        }
-    }
-}
-
-impl StringMatch {
-    fn into_model(self) -> model::StringMatch {
-        match self {
-            Self::Exact(text) => model::StringMatch::Exact(text),
-            Self::Prefix(text) => model::StringMatch::Prefix(text),
-            Self::Suffix(text) => model::StringMatch::Suffix(text),
-            Self::Presence(_) => model::StringMatch::Presence,
-        }
-    }
-}
-
-impl ServiceAccount {
-    fn into_model(self) -> model::ServiceAccountRef {
-        let Self { namespace, service_account } = self;
-        model::ServiceAccountRef { namespace, service_account }
-    }
-}
-
-impl ApplicationTunnel {
-    fn into_model(self) -> model::ApplicationTunnel {
-        let protocol = match self.protocol {
-            TunnelProtocol::None => model::TunnelProtocol::None,
-            TunnelProtocol::Proxy => model::TunnelProtocol::Proxy,
-        };
-        model::ApplicationTunnel { protocol, port: self.port }
-    }
-}
-
-impl Gateway {
-    fn into_model(self) -> model::GatewayRef {
-        let Self { destination, hbone_mtls_port } = self;
-        model::GatewayRef { destination: destination.0, hbone_mtls_port }
-    }
-}
-
-impl NetworkCidr {
-    fn into_model(self) -> (Arc<str>, IpNet) {
-        match self {
-            Self::Text(CidrText(network, cidr)) => (network, cidr),
-            Self::Fields(CidrFields { network, cidr }) => (network, cidr),
-        }
-    }
-}
-
-impl LoadBalancer {
-    fn into_model(self) -> model::LoadBalancer {
-        let scope = |scope| match scope {
-            RoutingScope::Region => model::RoutingScope::Region,
-            RoutingScope::Zone => model::RoutingScope::Zone,
-            RoutingScope::Subzone => model::RoutingScope::Subzone,
-            RoutingScope::Node => model::RoutingScope::Node,
-            RoutingScope::Cluster => model::RoutingScope::Cluster,
-            RoutingScope::Network => model::RoutingScope::Network,
-        };
-        model::LoadBalancer {
-            routing_preferences: self.routing_preferences.into_iter().map(scope).collect(),
-            mode: match self.mode {
-                LoadBalancerMode::Standard => model::LoadBalancerMode::Standard,
-                LoadBalancerMode::Strict => model::LoadBalancerMode::Strict,
-                LoadBalancerMode::Failover => model::LoadBalancerMode::Failover,
-                LoadBalancerMode::Passthrough => model::LoadBalancerMode::Passthrough,
-            },
-            health_policy: match self.health_policy {
-                HealthPolicy::OnlyHealthy => model::HealthPolicy::OnlyHealthy,
-                HealthPolicy::AllowAll => model::HealthPolicy::AllowAll,
-            },
-        }
-    }
 }

@@ -1,16 +1,17 @@
 //! Follows the file: the last good contents stay, errors are logged once and counted.
 
-use std::fs::{self, File, Metadata};
-use std::io::{self, Read};
-use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::fs::{self, Metadata, OpenOptions};
+use std::io::Read;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::watch;
+use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
-use super::{Contents, FileError};
+use super::{BYTES_MAX, Contents, FileError};
 use crate::config::LocalSource;
 use crate::model::Publisher;
 use crate::report::metrics::Metrics;
@@ -18,16 +19,18 @@ use crate::sys::clock::Clock;
 
 /// How often the file is looked at.
 const LOOK_INTERVAL: Duration = Duration::from_millis(250);
-/// The largest file that is read, bytes.
-const SIZE_MAX: u64 = 256 * 1024 * 1024;
 
 /// Where the configuration stands, for people to see.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FileStatus {
     /// A configuration was published.
     pub loaded: bool,
+    /// When a configuration was last read and found good, by the wall clock.
+    pub last_success: Option<SystemTime>,
     /// Why the file as it is now cannot be used, if it cannot.
     pub error: Option<String>,
+    /// How many states of the file could not be used.
+    pub errors: u64,
 }
 
 /// The one writer of the mesh when its configuration is a file or a text.
@@ -36,10 +39,19 @@ pub struct FileSource {
     source: LocalSource,
     publisher: Publisher,
     current: Contents,
-    seen: Option<Stamp>,
+    follower: Follower,
+    /// The last state that could not be used: it is told once.
+    refused: Option<(Option<Stamp>, String)>,
     status: watch::Sender<FileStatus>,
     metrics: Arc<Metrics>,
     clock: Clock,
+}
+
+/// Which states of the file have been seen and read.
+#[derive(Debug, Default)]
+struct Follower {
+    seen: Option<Stamp>,
+    done: Option<Stamp>,
 }
 
 /// What tells one state of a file from another.
@@ -50,6 +62,149 @@ struct Stamp {
     size: u64,
     modified: (i64, i64),
     changed: (i64, i64),
+}
+
+/// What reading the file came to.
+enum Outcome {
+    Read(Box<Contents>),
+    Refused(FileError),
+    /// It was written to meanwhile, and is looked at again.
+    Changed,
+}
+
+impl FileSource {
+    /// A source that publishes through `publisher`. The second value follows where it stands.
+    pub fn new(
+        source: LocalSource,
+        publisher: Publisher,
+        metrics: Arc<Metrics>,
+        clock: Clock,
+    ) -> (Self, watch::Receiver<FileStatus>) {
+        let (status, follow) = watch::channel(FileStatus::default());
+        let source = Self {
+            source,
+            publisher,
+            current: Contents::default(),
+            follower: Follower::default(),
+            refused: None,
+            status,
+            metrics,
+            clock,
+        };
+        (source, follow)
+    }
+
+    /// Publishes the configuration, and again whenever it changes, until the future is dropped.
+    pub async fn run(mut self) {
+        match self.source.clone() {
+            LocalSource::Inline(text) => {
+                match Contents::read(&text) {
+                    Ok(contents) => self.take(contents),
+                    Err(error) => self.refuse(None, &error),
+                }
+                // Nothing will change, but the mesh lives as long as its writer.
+                std::future::pending::<()>().await;
+            }
+            LocalSource::Path(path) => loop {
+                self.look(&path).await;
+                sleep(LOOK_INTERVAL).await;
+            },
+        }
+    }
+
+    async fn look(&mut self, path: &Path) {
+        let stamp = match fs::metadata(path) {
+            Ok(metadata) => Stamp::from(&metadata),
+            Err(error) => {
+                self.follower.gone();
+                return self.refuse(None, &FileError::new(error.to_string()));
+            }
+        };
+        let eager = !self.status.borrow().loaded;
+        if !self.follower.wants(stamp, eager) {
+            return;
+        }
+        // A large file takes its time, which certificates and pods do not have.
+        let owned: PathBuf = path.to_owned();
+        let outcome = spawn_blocking(move || read(&owned, stamp)).await;
+        let failed = |error| Outcome::Refused(FileError::new(format!("reading failed: {error}")));
+        match outcome.unwrap_or_else(failed) {
+            Outcome::Changed => self.follower.gone(),
+            Outcome::Read(contents) => self.take(*contents),
+            Outcome::Refused(error) => self.refuse(Some(stamp), &error),
+        }
+    }
+
+    fn take(&mut self, contents: Contents) {
+        let first = !self.status.borrow().loaded;
+        let delta = contents.since(&self.current);
+        // Even an empty mesh is published once: readers wait for a first generation.
+        if first || !delta.is_empty() {
+            let generation = self.publisher.publish(delta);
+            let (workloads, services, policies) = contents.counts();
+            tracing::info!(generation, workloads, services, policies, "configuration published");
+        }
+        self.current = contents;
+        self.refused = None;
+        let now = self.clock.wall();
+        let since_epoch = now.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let seconds = i64::try_from(since_epoch.as_secs()).unwrap_or(i64::MAX);
+        self.metrics.config_file.last_success_seconds.set(seconds);
+        self.status.send_modify(|status| {
+            status.loaded = true;
+            status.last_success = Some(now);
+            status.error = None;
+        });
+    }
+
+    /// Keeps what there is. Each state of the file is counted once, each error logged once until
+    /// there is another one.
+    fn refuse(&mut self, stamp: Option<Stamp>, error: &FileError) {
+        let name = match &self.source {
+            LocalSource::Path(path) => path.display().to_string(),
+            LocalSource::Inline(_) => "LOCAL_XDS".to_owned(),
+        };
+        let refused = Some((stamp, format!("{name}: {error}")));
+        if self.refused == refused {
+            return;
+        }
+        self.refused = refused;
+        let error = format!("{name}: {error}");
+        self.metrics.config_file.errors.inc();
+        let known = self.status.borrow().error.as_ref() == Some(&error);
+        if !known {
+            let loaded = self.status.borrow().loaded;
+            let kept = if loaded { "the last good one" } else { "nothing" };
+            tracing::error!(error, kept, "the configuration cannot be used");
+        }
+        self.status.send_modify(|status| {
+            status.error = Some(error);
+            status.errors += 1;
+        });
+    }
+}
+
+impl Follower {
+    /// Whether to read the file, which is in this state now.
+    ///
+    /// A state is read once it was seen twice in a row: a file that is still being written may be
+    /// good YAML already, with its last policies missing. `eager` reads at first sight, and again
+    /// once settled.
+    fn wants(&mut self, stamp: Stamp, eager: bool) -> bool {
+        if self.done == Some(stamp) {
+            return false;
+        }
+        let settled = self.seen.replace(stamp) == Some(stamp);
+        if settled {
+            self.done = Some(stamp);
+        }
+        settled || eager
+    }
+
+    /// The file is not there, or not as it was seen: whatever comes is new.
+    fn gone(&mut self) {
+        *self = Self::default();
+    }
 }
 
 impl From<&Metadata> for Stamp {
@@ -64,103 +219,34 @@ impl From<&Metadata> for Stamp {
     }
 }
 
-impl FileSource {
-    /// A source that publishes through `publisher`. The second value follows where it stands.
-    pub fn new(
-        source: LocalSource,
-        publisher: Publisher,
-        metrics: Arc<Metrics>,
-        clock: Clock,
-    ) -> (Self, watch::Receiver<FileStatus>) {
-        let (status, follow) = watch::channel(FileStatus::default());
-        let current = Contents::default();
-        (Self { source, publisher, current, seen: None, status, metrics, clock }, follow)
+/// Reads the file if it is in the state that was seen, before and after.
+fn read(path: &Path, seen: Stamp) -> Outcome {
+    let refused = |reason: String| Outcome::Refused(FileError::new(reason));
+    // Opening a pipe would wait for its writer.
+    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path);
+    let state = file.and_then(|file| file.metadata().map(|state| (file, state)));
+    let (mut file, state) = match state {
+        Ok(opened) => opened,
+        Err(error) => return refused(error.to_string()),
+    };
+    if !state.is_file() {
+        return refused("it is not a file".to_owned());
     }
-
-    /// Publishes the configuration, and again whenever it changes, until the future is dropped.
-    pub async fn run(mut self) {
-        match self.source.clone() {
-            LocalSource::Inline(text) => {
-                self.take(&text);
-                // Nothing will change, but the mesh lives as long as its writer.
-                std::future::pending::<()>().await;
-            }
-            LocalSource::Path(path) => loop {
-                self.look(&path);
-                sleep(LOOK_INTERVAL).await;
-            },
-        }
+    if state.size() > BYTES_MAX as u64 {
+        return refused(format!("it is larger than {BYTES_MAX} bytes"));
     }
-
-    fn look(&mut self, path: &Path) {
-        let stamp = match fs::metadata(path) {
-            Ok(metadata) => Stamp::from(&metadata),
-            Err(error) => {
-                self.seen = None;
-                return self.refuse(&FileError { place: None, reason: error.to_string() });
-            }
-        };
-        if self.seen == Some(stamp) {
-            return;
-        }
-        match read(path) {
-            // Written to while we read: the next look reads it again.
-            Ok((_, after)) if after != stamp => {}
-            Ok((text, _)) => {
-                self.seen = Some(stamp);
-                self.take(&text);
-            }
-            Err(error) => self.refuse(&FileError { place: None, reason: error.to_string() }),
-        }
-    }
-
-    fn take(&mut self, text: &str) {
-        let contents = match Contents::read(text) {
-            Ok(contents) => contents,
-            Err(error) => return self.refuse(&error),
-        };
-        let first = !self.status.borrow().loaded;
-        let delta = contents.since(&self.current);
-        if first || !delta.is_empty() {
-            let counts =
-                (contents.workloads.len(), contents.services.len(), contents.policies.len());
-            let generation = self.publisher.publish(delta);
-            let (workloads, services, policies) = counts;
-            tracing::info!(generation, workloads, services, policies, "configuration published");
-        }
-        self.current = contents;
-        let since_epoch = self.clock.wall().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let seconds = i64::try_from(since_epoch.as_secs()).unwrap_or(i64::MAX);
-        self.metrics.config_file.last_success_seconds.set(seconds);
-        self.status.send_replace(FileStatus { loaded: true, error: None });
-    }
-
-    /// Keeps what there is. The error is counted and logged once, until it is another one.
-    fn refuse(&self, error: &FileError) {
-        let path = match &self.source {
-            LocalSource::Path(path) => path.display().to_string(),
-            LocalSource::Inline(_) => "LOCAL_XDS".to_owned(),
-        };
-        let error = format!("{path}: {error}");
-        if self.status.borrow().error.as_ref() == Some(&error) {
-            return;
-        }
-        self.metrics.config_file.errors.inc();
-        let kept = if self.status.borrow().loaded { "the last good one" } else { "nothing" };
-        tracing::error!(error, kept, "the configuration cannot be used");
-        self.status.send_modify(|status| status.error = Some(error));
-    }
-}
-
-fn read(path: &Path) -> io::Result<(String, Stamp)> {
-    let file = File::open(path)?;
     let mut text = String::new();
-    (&file).take(SIZE_MAX + 1).read_to_string(&mut text)?;
-    if text.len() as u64 > SIZE_MAX {
-        return Err(io::Error::other(format!("larger than {SIZE_MAX} bytes")));
+    // One byte more than it has: what grows meanwhile has another size.
+    let result = file.by_ref().take(state.size() + 1).read_to_string(&mut text);
+    match file.metadata() {
+        Ok(after) if Stamp::from(&after) == seen => {}
+        _ => return Outcome::Changed,
     }
-    let after = Stamp::from(&file.metadata()?);
-    Ok((text, after))
+    let contents = match result {
+        Ok(_) => Contents::read(&text),
+        Err(error) => return refused(error.to_string()),
+    };
+    contents.map_or_else(Outcome::Refused, |contents| Outcome::Read(Box::new(contents)))
 }
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
-use super::super::fixtures::{id, ip, mesh, pod, policy, policy_key, sock};
 use super::*;
+use crate::model::fixtures::{id, ip, mesh, pod, policy, policy_key, sock};
 use crate::model::{Delta, VerifiedPeer};
 
 mod exhaustive;

@@ -1,47 +1,47 @@
-//! Small meshes for the tests of this room.
+//! Small meshes for tests.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use crate::model::{
+use super::{
     Action, Delta, GatewayAddress, GatewayRef, Group, HealthPolicy, LoadBalancer, LoadBalancerMode,
     Match, NetworkAddr, Policy, PolicyKey, RoutingScope, Rule, Scope, Service, ServiceAccountRef,
     ServiceKey, Snapshot, StringMatch, Visibility, Workload, WorkloadProtocol,
 };
 use crate::wire::spiffe::Identity;
 
-pub(super) fn ip(text: &str) -> IpAddr {
+pub(crate) fn ip(text: &str) -> IpAddr {
     text.parse().expect("an address")
 }
 
-pub(super) fn sock(text: &str) -> SocketAddr {
+pub(crate) fn sock(text: &str) -> SocketAddr {
     text.parse().expect("an address and port")
 }
 
-pub(super) fn id(text: &str) -> Identity {
+pub(crate) fn id(text: &str) -> Identity {
     text.parse().expect("a SPIFFE id")
 }
 
 /// `<namespace>/<host name>`.
-pub(super) fn service_key(text: &str) -> ServiceKey {
+pub(crate) fn service_key(text: &str) -> ServiceKey {
     let (namespace, hostname) = text.split_once('/').expect("<namespace>/<host name>");
     ServiceKey { namespace: Arc::from(namespace), hostname: Arc::from(hostname) }
 }
 
 /// `<namespace>/<name>`.
-pub(super) fn policy_key(text: &str) -> PolicyKey {
+pub(crate) fn policy_key(text: &str) -> PolicyKey {
     let (namespace, name) = text.split_once('/').expect("<namespace>/<name>");
     PolicyKey::new(namespace, name)
 }
 
 /// `<network>/<address>`; the network may be empty.
-pub(super) fn net_addr(text: &str) -> NetworkAddr {
+pub(crate) fn net_addr(text: &str) -> NetworkAddr {
     let (network, addr) = text.split_once('/').expect("<network>/<address>");
     NetworkAddr { network: Arc::from(network), ip: ip(addr) }
 }
 
 /// A waypoint or gateway by `<namespace>/<host name>:<port>` or `@<network>/<address>:<port>`.
-pub(super) fn gateway(text: &str) -> GatewayRef {
+pub(crate) fn gateway(text: &str) -> GatewayRef {
     let (destination, port) = text.rsplit_once(':').expect("a port");
     let destination = match destination.strip_prefix('@') {
         Some(addr) => GatewayAddress::Address(net_addr(addr)),
@@ -51,7 +51,7 @@ pub(super) fn gateway(text: &str) -> GatewayRef {
 }
 
 /// A meshed pod `<namespace>/<name>` whose service account is its name.
-pub(super) fn pod(text: &str, ips: &[&str]) -> Workload {
+pub(crate) fn pod(text: &str, ips: &[&str]) -> Workload {
     let (namespace, name) = text.split_once('/').expect("<namespace>/<name>");
     Workload {
         uid: Arc::from(format!("k//Pod/{text}")),
@@ -66,13 +66,13 @@ pub(super) fn pod(text: &str, ips: &[&str]) -> Workload {
 }
 
 /// The workload as an endpoint of a service, `<namespace>/<host name>`, with a port map.
-pub(super) fn endpoint_of(mut workload: Workload, service: &str, ports: &[(u16, u16)]) -> Workload {
+pub(crate) fn endpoint_of(mut workload: Workload, service: &str, ports: &[(u16, u16)]) -> Workload {
     workload.services.insert(service_key(service), ports.iter().copied().collect());
     workload
 }
 
 /// A public service with virtual addresses `<network>/<address>` and ports.
-pub(super) fn service(key: &str, vips: &[&str], ports: &[(u16, u16)]) -> Service {
+pub(crate) fn service(key: &str, vips: &[&str], ports: &[(u16, u16)]) -> Service {
     let key = service_key(key);
     Service {
         name: Arc::clone(&key.hostname),
@@ -90,7 +90,7 @@ pub(super) fn service(key: &str, vips: &[&str], ports: &[(u16, u16)]) -> Service
     }
 }
 
-pub(super) fn balanced(mode: LoadBalancerMode, scopes: &[RoutingScope]) -> Option<LoadBalancer> {
+pub(crate) fn balanced(mode: LoadBalancerMode, scopes: &[RoutingScope]) -> Option<LoadBalancer> {
     Some(LoadBalancer {
         routing_preferences: scopes.to_vec(),
         mode,
@@ -98,7 +98,7 @@ pub(super) fn balanced(mode: LoadBalancerMode, scopes: &[RoutingScope]) -> Optio
     })
 }
 
-pub(super) fn mesh(
+pub(crate) fn mesh(
     workloads: Vec<Workload>,
     services: Vec<Service>,
     policies: Vec<Policy>,
@@ -111,7 +111,7 @@ pub(super) fn mesh(
 /// Groups are written `{field: value + value, field: value} | {..} & {..} ; ..`: `;` between groups,
 /// `&` between the rules of a group, `|` between the matches of a rule. `none` is no group at all
 /// and `always` a group without rules.
-pub(super) fn policy(head: &str, groups: &str) -> Policy {
+pub(crate) fn policy(head: &str, groups: &str) -> Policy {
     let mut words: Vec<&str> = head.split_whitespace().collect();
     let dry_run = words.first() == Some(&"dry");
     if dry_run {
