@@ -1,7 +1,7 @@
 //! The mesh as immutable values.
 //!
-//! Control code builds a [`Delta`], the [`Publisher`] turns it into the next [`Snapshot`], and every
-//! reader holds a [`View`]. No lock is shared between the one writer and the readers.
+//! Control code builds a [`Delta`], the [`Publisher`] turns it into the next [`Snapshot`], and
+//! every reader holds a [`View`]. No lock is shared between the one writer and the readers.
 
 mod addr;
 mod delta;
