@@ -37,8 +37,8 @@ pub struct Baggage {
 impl Baggage {
     /// The header's value; empty when there is nothing to say.
     ///
-    /// A value that the header cannot carry as it is (a separator, anything but printable ASCII, more
-    /// than [`VALUE_BYTES_MAX`]) is left out: there is no escaping in this format.
+    /// A value that the header cannot carry as it is (a separator, anything but printable ASCII,
+    /// more than [`VALUE_BYTES_MAX`]) is left out: there is no escaping in this format.
     pub fn emit(&self) -> String {
         let mut header = String::new();
         member(&mut header, "k8s.cluster.name", &self.cluster);
@@ -162,7 +162,9 @@ mod tests {
     #[test]
     fn a_value_that_would_break_the_header_is_left_out() {
         let long = "x".repeat(VALUE_BYTES_MAX + 1);
-        for odd in ["a,k8s.namespace.name=admin", "a=b", "a\r\nb", "caf\u{e9}", "a\tb", &long] {
+        for odd in
+            ["a,k8s.namespace.name=admin", "a,b", "a=b", "a\r\nb", "caf\u{e9}", "a\tb", &long]
+        {
             let baggage = Baggage { cluster: arc(odd), namespace: arc("n"), ..Baggage::default() };
             assert_eq!(baggage.emit(), "k8s.namespace.name=n", "{odd:?}");
         }

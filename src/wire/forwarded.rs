@@ -22,8 +22,8 @@ pub fn build(client: SocketAddr, host: Option<&str>) -> String {
 
 /// The `host` parameter of the header's only element.
 ///
-/// A repeated header, several elements or a repeated `host` are refused: whoever reads the first and
-/// whoever reads the last would disagree.
+/// A repeated header, several elements or a repeated `host` are refused: whoever reads the first
+/// and whoever reads the last would disagree.
 pub fn host<'a>(mut lines: impl Iterator<Item = &'a [u8]>) -> Option<Arc<str>> {
     let line = lines.next()?;
     if lines.next().is_some() || line.len() > BYTES_MAX {
