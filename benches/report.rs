@@ -1,7 +1,7 @@
 //! Medians, their spread, and ratios, for people or machines.
 
 use std::collections::HashMap;
-use std::io;
+use std::{fs, io};
 
 use serde_json::{Value, json};
 
@@ -15,6 +15,8 @@ pub(crate) struct Report {
     samples: HashMap<(Scenario, Variant), Vec<Sample>>,
     failures: Vec<String>,
     document: Vec<Value>,
+    /// Load average at the start: figures of a busy machine say little.
+    load: String,
     /// adit against the stock relay, more being better.
     ratios: Vec<f64>,
 }
@@ -37,6 +39,7 @@ impl Report {
             samples: HashMap::new(),
             failures: Vec::new(),
             document: Vec::new(),
+            load: load_average(),
             ratios: Vec::new(),
         }
     }
@@ -119,8 +122,14 @@ impl Report {
         for failure in &self.failures {
             eprintln!("failed: {failure}");
         }
+        let (before, after) = (&self.load, load_average());
+        let cpus = adit::sys::process::available_cpus();
+        self.say(&format!("\nload average: {before} before, {after} after, on {cpus} CPUs"));
         if self.json {
-            let document = json!({"scenarios": self.document, "failures": self.failures});
+            let document = json!({
+                "scenarios": self.document, "failures": self.failures,
+                "load": {"before": before, "after": after, "cpus": cpus},
+            });
             println!("{document:#}");
         }
     }
@@ -173,4 +182,10 @@ fn line(scenario: Scenario, variant: Variant, of: &Figures, ratio: Option<f64>) 
         text += &format!("  adit is {ratio:.2} times as good");
     }
     text
+}
+
+/// Of the last minute.
+fn load_average() -> String {
+    let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    text.split(' ').next().unwrap_or_default().to_owned()
 }

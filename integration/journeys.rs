@@ -101,7 +101,11 @@ fn denied() -> Outcome {
     world.set_policies(ALLOW_WEB, &[])?;
     echo_and_end(connect(world.pod("web"), to)?, "allowed\n")?;
     refused(world.pod("intruder"), to)?;
-    let flagged = ["connection complete", "sa/intruder", "policy_none_allowed"];
+    let flagged = [
+        "connection complete",
+        "sa/intruder",
+        "policy_none_allowed: allow policies exist, but none allowed: shop/only-web",
+    ];
     world.wait_log("b", &flagged)?;
     // The side that asked only learns the status.
     world.wait_log("a", &["connect_refused: the far side answered 401"])?;

@@ -16,7 +16,7 @@ use crate::creds::{CertificateState, Credentials, Keeper, Settings};
 use crate::lifecycle::{Exit, Stop};
 use crate::model::{Publisher, View};
 use crate::path::{Handles, PodHost};
-use crate::pods::{self, Feed, Listing, PodsStatus, Tally};
+use crate::pods::{self, Feed, Listing, PodsStatus};
 use crate::report::Report;
 use crate::report::admin::{self, Pages, Sockets};
 use crate::report::dump::{self, Certificate, Dump, PodState};
@@ -238,14 +238,13 @@ fn serve_pods(house: &mut House) -> Option<Listing> {
 }
 
 async fn follow_pods(mut status: watch::Receiver<PodsStatus>, task: Task, metrics: Arc<Metrics>) {
-    let mut counted = Tally::default();
+    let mut counted = PodsStatus::default();
     loop {
         let now = *status.borrow_and_update();
-        let tally = now.tally;
-        metrics.pods.started.inc_by(tally.started - counted.started);
-        metrics.pods.stopped.inc_by(tally.stopped - counted.stopped);
-        metrics.pods.agent_errors.inc_by(tally.errors - counted.errors);
-        counted = tally;
+        metrics.pods.started.inc_by(now.started - counted.started);
+        metrics.pods.stopped.inc_by(now.stopped - counted.stopped);
+        metrics.pods.agent_errors.inc_by(now.refused - counted.refused);
+        counted = now;
         metrics.pods.active.set(i64::try_from(now.active).unwrap_or(i64::MAX));
         metrics.pods.pending.set(i64::try_from(now.pending).unwrap_or(i64::MAX));
         if now.ready() {

@@ -44,7 +44,8 @@ impl<T, E: Display> Context<T> for Result<T, E> {
 /// Fails the test unless a condition holds.
 macro_rules! ensure {
     ($condition:expr, $($message:tt)+) => {
-        if !$condition {
+        if $condition {
+        } else {
             return Err(format!($($message)+));
         }
     };

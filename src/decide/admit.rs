@@ -71,7 +71,8 @@ pub fn admit(
     authority: &Authority,
 ) -> Result<Delivery, NotAdmitted> {
     let pod = Pod { snapshot, local, ip: local_ip.0.to_canonical(), network };
-    // A tunnel that came in over loopback would be delivered there; no peer on the wire can do that.
+    // A tunnel that came in over loopback would be delivered there; no peer on the wire can do
+    // that.
     if is_nowhere(pod.ip) && !local.ips.contains(&pod.ip) {
         return Err(NotAdmitted::AddressMismatch);
     }

@@ -121,6 +121,17 @@ fn decide(
     Ok(())
 }
 
+/// The enforced ALLOW policies that apply to a workload: what [`Denial::NoneAllowed`] is about.
+pub fn allow_policies<'a>(
+    snapshot: &'a Snapshot,
+    workload_uid: &Arc<str>,
+) -> impl Iterator<Item = &'a PolicyKey> {
+    let workload = snapshot.workload(workload_uid);
+    let policies = workload.into_iter().flat_map(|workload| applicable(snapshot, workload));
+    let enforced = policies.filter(|policy| policy.action == Action::Allow && !policy.dry_run);
+    enforced.map(|policy| &policy.key)
+}
+
 /// The policies of spec policy 2, each once.
 fn applicable<'a>(
     snapshot: &'a Snapshot,

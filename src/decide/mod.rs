@@ -10,6 +10,6 @@ mod facts;
 mod route;
 
 pub use admit::{Delivery, NotAdmitted, admit};
-pub use authorize::{Denial, DryRunFinding, Permit, Verdict, authorize};
+pub use authorize::{Denial, DryRunFinding, Permit, Verdict, allow_policies, authorize};
 pub use facts::{Client, Facts, Outbound, is_own_port};
 pub use route::{Refusal, Route, TunnelRoute, route};

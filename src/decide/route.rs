@@ -75,9 +75,9 @@ pub enum Refusal {
 /// Decides where one captured connection goes, in the order of spec discovery-and-balancing 3.
 ///
 /// Two rules are stricter than that section. A call to one of our own ports is refused on every
-/// address of the pod, not on loopback alone, and wherever balancing leads: it would come back to us
-/// for ever. And plain text is never sent to an address that the mesh knows a tunnel to, whichever
-/// record led there (promise P2).
+/// address of the pod, not on loopback alone, and wherever balancing leads: it would come back to
+/// us for ever. And plain text is never sent to an address that the mesh knows a tunnel to,
+/// whichever record led there (promise P2).
 pub fn route(
     snapshot: &Snapshot,
     facts: &Outbound<'_>,

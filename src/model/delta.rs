@@ -81,7 +81,8 @@ impl Snapshot {
             self.uids_by_host.insert(host, uids);
         }
         for (key, ports) in &workload.services {
-            // Taken out, so that a batch copies a service's endpoints once and not for each of them.
+            // Taken out, so that a batch copies a service's endpoints once and not for each of
+            // them.
             let mut endpoints = self.endpoints.remove(key).unwrap_or_default();
             let endpoint = Endpoint {
                 workload_uid: Arc::clone(&workload.uid),

@@ -108,9 +108,9 @@ pub(crate) fn mesh(
 
 /// A policy from a head such as `dry DENY GLOBAL istio-system/p` and its groups.
 ///
-/// Groups are written `{field: value + value, field: value} | {..} & {..} ; ..`: `;` between groups,
-/// `&` between the rules of a group, `|` between the matches of a rule. `none` is no group at all
-/// and `always` a group without rules.
+/// Groups are written `{field: value + value, field: value} | {..} & {..} ; ..`: `;` between
+/// groups, `&` between the rules of a group, `|` between the matches of a rule. `none` is no group
+/// at all and `always` a group without rules.
 pub(crate) fn policy(head: &str, groups: &str) -> Policy {
     let mut words: Vec<&str> = head.split_whitespace().collect();
     let dry_run = words.first() == Some(&"dry");

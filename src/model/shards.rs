@@ -49,9 +49,7 @@ impl<K, V> Default for Shards<K, V> {
     fn default() -> Self {
         // One empty map shared by all shards: `make_mut` separates them on the first write.
         let empty = Arc::new(HashMap::new());
-        Self {
-            shards: (0..SHARDS).map(|_| Arc::clone(&empty)).collect(),
-            hasher: RandomState::new(),
-        }
+        let shards = (0..SHARDS).map(|_| Arc::clone(&empty)).collect();
+        Self { shards, hasher: RandomState::new() }
     }
 }

@@ -12,6 +12,8 @@ use super::{
     WorkloadProtocol,
 };
 
+/// Namespace and name.
+type NamespacedName = (Arc<str>, Arc<str>);
 pub(super) type Endpoints = BTreeMap<Arc<str>, Endpoint>;
 
 /// The mesh at one generation. Copying one is cheap; nothing in it changes after publication.
@@ -20,7 +22,7 @@ pub struct Snapshot {
     pub(super) generation: u64,
     pub(super) workloads: Shards<Arc<str>, Arc<Workload>>,
     pub(super) uids_by_addr: Shards<NetworkAddr, Vec<Arc<str>>>,
-    pub(super) uids_by_pod: Shards<(Arc<str>, Arc<str>), Vec<Arc<str>>>,
+    pub(super) uids_by_pod: Shards<NamespacedName, Vec<Arc<str>>>,
     pub(super) uids_by_host: Shards<ServiceKey, Vec<Arc<str>>>,
     pub(super) services: Shards<ServiceKey, Arc<Service>>,
     /// Endpoints by service, also of services that have not arrived yet.
@@ -109,7 +111,8 @@ impl Snapshot {
     }
 
     fn service_by_cidr(&self, addr: &NetworkAddr, client: Option<&str>) -> Option<&Arc<Service>> {
-        let mut chosen: Option<((bool, u8, bool), &Arc<Service>)> = None;
+        let mut best = None;
+        let mut rank_best = None;
         for (network, net, key) in self.cidr_vips.iter() {
             if *network != addr.network || !net.contains(&addr.ip) {
                 continue;
@@ -119,12 +122,13 @@ impl Snapshot {
                 continue;
             }
             let own = client.is_some_and(|client| client == &*service.key.namespace);
-            let rank = (own, net.prefix_len(), service.canonical);
-            if chosen.as_ref().is_none_or(|(best, _)| rank > *best) {
-                chosen = Some((rank, service));
+            let rank = Some((own, net.prefix_len(), service.canonical));
+            // Of equals, the first stays.
+            if rank > rank_best {
+                (best, rank_best) = (Some(service), rank);
             }
         }
-        chosen.map(|(_, service)| service)
+        best
     }
 
     /// Every service with this address among its virtual addresses or ranges, in no particular

@@ -116,7 +116,7 @@ impl Connections {
                     continue;
                 }
             }
-            let why = super::refusal::denied(&denial);
+            let why = super::refusal::denied(&denial, snapshot, &admitted.facts);
             slot.cut.now(Failure::new(Reason::PolicyChanged, why));
         }
         again

@@ -286,11 +286,11 @@ async fn deliver(
         Ok(stream) => stream,
         Err(error) => return live.finish(Err(Failure::new(Reason::PeerReset, error))),
     };
-    if let Some(named) = admitted.delivery.proxy_header {
-        if let Err(failure) = introduce(&mut application, named, tunnel).await {
-            drop(stream);
-            return live.finish(Err(failure));
-        }
+    if let Some(named) = admitted.delivery.proxy_header
+        && let Err(failure) = introduce(&mut application, named, tunnel).await
+    {
+        drop(stream);
+        return live.finish(Err(failure));
     }
     let around =
         Around { connection, buffers: &room.buffers, live: &live, direction: Direction::Inbound };

@@ -3,28 +3,36 @@
 use http::StatusCode;
 
 use crate::creds::CredentialsError;
-use crate::decide::{Denial, NotAdmitted, Refusal};
+use crate::decide::{Denial, Facts, NotAdmitted, Refusal, allow_policies};
+use crate::model::Snapshot;
 use crate::report::{Failure, Reason};
 
-/// A denial as text: names the policy (spec policy 3).
-pub(super) fn denied(denial: &Denial) -> String {
+/// ALLOW policies that a denial names; a person who needs more looks into the dump.
+const NAMED_MAX: usize = 5;
+
+/// A denial as text: names the policies that it is about (spec policy 3).
+pub(super) fn denied(denial: &Denial, snapshot: &Snapshot, facts: &Facts) -> String {
     match denial {
         Denial::WorkloadUnknown => "the workload is not known any more".to_owned(),
         Denial::Denied(key) => format!("explicitly denied by: {key}"),
-        Denial::NoneAllowed => "allow policies exist, but none allowed".to_owned(),
+        Denial::NoneAllowed => {
+            let policies = allow_policies(snapshot, &facts.workload_uid);
+            let names: Vec<_> = policies.take(NAMED_MAX).map(ToString::to_string).collect();
+            format!("allow policies exist, but none allowed: {}", names.join(", "))
+        }
         Denial::PolicyUnknown(key) => format!("policy {key} has not arrived"),
     }
 }
 
 /// A denial of a new connection.
-pub(super) fn from_denial(denial: &Denial) -> Failure {
+pub(super) fn from_denial(denial: &Denial, snapshot: &Snapshot, facts: &Facts) -> Failure {
     let reason = match denial {
         Denial::WorkloadUnknown => Reason::WorkloadUnknown,
         Denial::Denied(_) => Reason::PolicyDenied,
         Denial::NoneAllowed => Reason::PolicyNoneAllowed,
         Denial::PolicyUnknown(_) => Reason::PolicyUnknown,
     };
-    Failure::new(reason, denied(denial))
+    Failure::new(reason, denied(denial, snapshot, facts))
 }
 
 /// A captured connection that goes nowhere.

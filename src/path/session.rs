@@ -54,10 +54,11 @@ async fn decide(room: &Room, facts: &Facts) -> Result<Permit, Failure> {
     let Some(verdict) = known.await else {
         metrics.policy_unknown.inc();
         let denial = missing.map_or(Denial::WorkloadUnknown, Denial::PolicyUnknown);
-        return Err(refusal::from_denial(&denial));
+        return Err(refusal::from_denial(&denial, &room.shared.view.load(), facts));
     };
     say(room, facts, &verdict);
-    verdict.outcome.map_err(|denial| refusal::from_denial(&denial))
+    let snapshot = room.shared.view.load();
+    verdict.outcome.map_err(|denial| refusal::from_denial(&denial, &snapshot, facts))
 }
 
 fn say(room: &Room, facts: &Facts, verdict: &Verdict) {
@@ -71,11 +72,15 @@ fn say(room: &Room, facts: &Facts, verdict: &Verdict) {
         let policy = policy.map(ToString::to_string);
         tracing::info!(target: "policy", ?facts, policy, would, "dry run");
     }
+    let info = room.shared.policy_decisions_at_info;
+    if !info && !tracing::enabled!(target: "policy", tracing::Level::DEBUG) {
+        return;
+    }
     let outcome = match &verdict.outcome {
         Ok(_) => "allowed".to_owned(),
-        Err(denial) => refusal::denied(denial),
+        Err(denial) => refusal::denied(denial, &room.shared.view.load(), facts),
     };
-    if room.shared.policy_decisions_at_info {
+    if info {
         tracing::info!(target: "policy", ?facts, outcome, "decided");
     } else {
         tracing::debug!(target: "policy", ?facts, outcome, "decided");

@@ -62,7 +62,7 @@ pub struct PodMetrics {
     pub started: Counter,
     /// Pods whose listeners were closed.
     pub stopped: Counter,
-    /// Messages of the node agent that were answered with an error.
+    /// Messages of the node agent that were refused; pods that could not be started not counted.
     pub agent_errors: Counter,
 }
 
@@ -169,7 +169,7 @@ impl Metrics {
             ("workload_manager_proxies_stopped", "Pods stopped", &self.pods.stopped),
             (
                 "adit_agent_errors",
-                "Messages of the node agent that were answered with an error",
+                "Messages of the node agent that were refused",
                 &self.pods.agent_errors,
             ),
             (

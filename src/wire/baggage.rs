@@ -37,8 +37,8 @@ pub struct Baggage {
 impl Baggage {
     /// The header's value; empty when there is nothing to say.
     ///
-    /// A value that the header cannot carry as it is (a separator, anything but printable ASCII, more
-    /// than [`VALUE_BYTES_MAX`]) is left out: there is no escaping in this format.
+    /// A value that the header cannot carry as it is (a separator, anything but printable ASCII,
+    /// more than [`VALUE_BYTES_MAX`]) is left out: there is no escaping in this format.
     pub fn emit(&self) -> String {
         let mut header = String::new();
         member(&mut header, "k8s.cluster.name", &self.cluster);
@@ -162,7 +162,9 @@ mod tests {
     #[test]
     fn a_value_that_would_break_the_header_is_left_out() {
         let long = "x".repeat(VALUE_BYTES_MAX + 1);
-        for odd in ["a,k8s.namespace.name=admin", "a=b", "a\r\nb", "caf\u{e9}", "a\tb", &long] {
+        for odd in
+            ["a,k8s.namespace.name=admin", "a,b", "a=b", "a\r\nb", "caf\u{e9}", "a\tb", &long]
+        {
             let baggage = Baggage { cluster: arc(odd), namespace: arc("n"), ..Baggage::default() };
             assert_eq!(baggage.emit(), "k8s.namespace.name=n", "{odd:?}");
         }
@@ -208,5 +210,20 @@ mod tests {
         let many = |count: usize| format!("service.name=a{}", ",".repeat(count - 1)).into_bytes();
         check(&[&many(MEMBERS_MAX)], Some("service.name=a"));
         check(&[&many(MEMBERS_MAX + 1)], None);
+    }
+
+    #[test]
+    fn any_bytes_are_read_or_ignored() {
+        let mut rng = fastrand::Rng::with_seed(3);
+        let pieces: [&[u8]; 8] =
+            [b"k8s.", b"pod", b".name", b"=", b",", b"service.name=x", b"\xff", b""];
+        for _ in 0..20_000 {
+            let pick = |rng: &mut fastrand::Rng| pieces[rng.usize(..pieces.len())];
+            let line: Vec<u8> = (0..rng.u8(..8)).flat_map(|_| pick(&mut rng)).copied().collect();
+            if let Some(read) = Baggage::parse([&*line].into_iter()) {
+                let again = Baggage::parse([read.emit().as_bytes()].into_iter());
+                assert_eq!(again, Some(read), "{}", String::from_utf8_lossy(&line));
+            }
+        }
     }
 }

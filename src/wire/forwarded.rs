@@ -31,8 +31,8 @@ pub fn host<'a>(lines: impl Iterator<Item = &'a [u8]>) -> Option<Arc<str>> {
 
 /// The `host` parameter of the header's only element, if it has one.
 ///
-/// A repeated header, several elements or a repeated `host` are refused: whoever reads the first and
-/// whoever reads the last would disagree.
+/// A repeated header, several elements or a repeated `host` are refused: whoever reads the first
+/// and whoever reads the last would disagree.
 pub fn read<'a>(
     mut lines: impl Iterator<Item = &'a [u8]>,
 ) -> Result<Option<Arc<str>>, Unreadable> {
@@ -154,5 +154,19 @@ mod tests {
         let padded = |len: usize| format!("host=a;{}", "x".repeat(len - 7)).into_bytes();
         check(&[&padded(BYTES_MAX)], Some("a"));
         check(&[&padded(BYTES_MAX + 1)], None);
+    }
+
+    #[test]
+    fn any_bytes_are_read_or_ignored() {
+        let mut rng = fastrand::Rng::with_seed(3);
+        let pieces: [&[u8]; 10] =
+            [b"host", b"=", b"a.b", b";", b"\"", b",", b"\\", b" ", b"\xc3\xa9", b"\xff"];
+        for _ in 0..20_000 {
+            let pick = |rng: &mut fastrand::Rng| pieces[rng.usize(..pieces.len())];
+            let line: Vec<u8> = (0..rng.u8(..9)).flat_map(|_| pick(&mut rng)).copied().collect();
+            if let Some(read) = host([&*line].into_iter()) {
+                assert!(is_host(&read), "{}", String::from_utf8_lossy(&line));
+            }
+        }
     }
 }

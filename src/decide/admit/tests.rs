@@ -250,8 +250,8 @@ fn policies_see_the_final_port() {
     assert!(!check(cart(), deny(8080), "cart.shop.svc.cluster.local:80"), "row 55, other way");
 }
 
-/// Promise S6 in small: whatever is asked for, what comes out is the accepted address and not one of
-/// our own ports; loopback needs a PROXY tunnel.
+/// Promise S6 in small: whatever is asked for, what comes out is the accepted address and not one
+/// of our own ports; loopback needs a PROXY tunnel.
 #[test]
 fn nothing_leads_to_another_address_or_to_our_own_ports() {
     let wp = endpoint_of(tunnelled(TunnelProtocol::Proxy, None), "shop/wp.shop", &[]);

@@ -97,7 +97,8 @@ fn worked_examples_of_authorization_policies() {
             &["istio-system/s"],
             "✔✘✘✘✘",
         ),
-        // The spec's row lets everybody in. A policy that has not arrived refuses here (promise S2).
+        // The spec's row lets everybody in. A policy that has not arrived refuses here (promise
+        // S2).
         ("21", &[], &["shop/s"], "✘✘✘✘✘"),
         ("25", &[JOBS], &[], "✘✔✘✘✘"),
         ("26", &[(deny, "{destinationPorts: 8080} & {namespaces: front}")], &[], "✘✔✔✔✔"),

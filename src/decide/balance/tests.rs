@@ -38,7 +38,8 @@ fn shares(
     let mut counts = BTreeMap::new();
     for _ in 0..2_000 {
         let picked = balancer.pick(service, 80, purpose, &mut rng);
-        let name = picked.map_or("none".to_owned(), |picked| picked.workload.name.to_string());
+        let name =
+            picked.map_or_else(|| "none".to_owned(), |picked| picked.workload.name.to_string());
         *counts.entry(name).or_insert(0) += 1;
     }
     counts
@@ -183,7 +184,7 @@ fn what_may_be_picked() {
     let nameless = Workload { ips: vec![], network_gateway: None, ..ok.clone() };
     check(&nameless, None);
     check(&Workload { hostname: Arc::from("e.example"), ..nameless.clone() }, Some(8080));
-    check(&Workload { network_gateway: ok.network_gateway.clone(), ..nameless.clone() }, None);
+    check(&Workload { network_gateway: ok.network_gateway.clone(), ..nameless }, None);
     let remote = at("shop/e", "m");
     check(&remote, Some(8080));
     check(&Workload { ips: vec![], ..remote.clone() }, Some(8080));
@@ -191,7 +192,7 @@ fn what_may_be_picked() {
     check(&Workload { network_gateway: None, ..remote.clone() }, None);
     let gateway = Workload { network_gateway: None, ..remote };
     check_one(&cart(None), gateway, Purpose::Gateway, Some(8080));
-    let unready = Workload { status: Health::Unhealthy, ..ok.clone() };
+    let unready = Workload { status: Health::Unhealthy, ..ok };
     check(&unready, None);
     let mut tolerant = cart(balanced(Standard, &[]));
     check_one(&tolerant, unready.clone(), Purpose::Service, None);

@@ -45,7 +45,7 @@ fn route_from(
     target: &str,
     seed: u64,
 ) -> Result<Route, Refusal> {
-    let client = source.ips.first().copied().unwrap_or(ip("10.2.0.99"));
+    let client = source.ips.first().copied().unwrap_or_else(|| ip("10.2.0.99"));
     let facts = Outbound {
         source: &Arc::new(source.clone()),
         network: &Arc::from(""),

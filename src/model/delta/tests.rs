@@ -219,12 +219,28 @@ fn endpoints_wait_for_their_service() {
     assert!(late.endpoint(&key, &Arc::from("k//Pod/n/q")).is_none());
 }
 
-/// A batch copies what it changes once: with a copy for each endpoint this would touch two hundred
-/// million of them.
+/// A batch copies what it changes once, not once for each endpoint of a service.
 #[test]
-fn a_service_of_many_endpoints_arrives_in_one_batch() {
-    const ENDPOINTS: usize = 20_000;
-    let of = |n: usize| endpoint_of(pod(&format!("n/p{n}"), &[]), "n/a.example", &[(80, 81)]);
-    let snapshot = mesh((0..ENDPOINTS).map(of).collect(), vec![], vec![]);
-    assert_eq!(snapshot.endpoints(&service_key("n/a.example")).count(), ENDPOINTS);
+fn the_endpoints_of_a_service_are_not_copied_for_each_of_them() {
+    let key = service_key("n/a.example");
+    let of = |name: &str| endpoint_of(pod(name, &[]), "n/a.example", &[(80, 81)]);
+    let mut snapshot = mesh(vec![of("n/p0")], vec![], vec![]);
+    let at = |snapshot: &Snapshot| snapshot.endpoints.get(&key).map(Arc::as_ptr);
+    let before = at(&snapshot);
+    snapshot.insert_workload(of("n/p1"));
+    snapshot.remove_workload(&Arc::from("k//Pod/n/p0"));
+    assert_eq!(at(&snapshot), before);
+    assert_eq!(snapshot.endpoints(&key).count(), 1);
+}
+
+#[test]
+fn the_policies_of_a_namespace_are_not_copied_for_each_of_them() {
+    let namespace = Arc::from("n");
+    let mut snapshot = mesh(vec![], vec![], vec![policy("DENY NAMESPACE n/a", "none")]);
+    let at = |snapshot: &Snapshot| snapshot.policies_by_namespace.get(&namespace).map(Arc::as_ptr);
+    let before = at(&snapshot);
+    snapshot.insert_policy(policy("DENY NAMESPACE n/b", "none"));
+    snapshot.remove_policy(&policy_key("n/a"));
+    assert_eq!(at(&snapshot), before);
+    assert_eq!(snapshot.policies_of_namespace(&namespace).len(), 1);
 }

@@ -77,7 +77,7 @@ fn entry(m: &Match, facts: &Facts) -> Option<bool> {
         StringMatch::Suffix(suffix) => {
             text.len() >= suffix.len() && text[text.len() - suffix.len()..] == **suffix
         }
-        StringMatch::Presence => text != "",
+        StringMatch::Presence => !text.is_empty(),
     };
     let namespace = identity.as_ref().map_or(String::new(), |i| i.namespace().to_owned());
     let principal = |p: &StringMatch| {

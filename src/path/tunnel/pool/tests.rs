@@ -143,7 +143,7 @@ impl World {
             let next = self.peers.borrow_mut().pop_front();
             let tasks = Rc::clone(&self.tasks);
             async move {
-                let peer = next.ok_or(Failure::from(Reason::Dial))?;
+                let peer = next.ok_or_else(|| Failure::from(Reason::Dial))?;
                 let (near, far) = duplex(64 * 1024);
                 tasks.borrow_mut().spawn_local(serve(far, peer));
                 Ok(near)
