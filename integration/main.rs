@@ -5,7 +5,9 @@
 //! `--test-threads` work as in any test binary.
 
 mod attack;
+mod bad_input;
 mod churn;
+mod foreign_agent;
 mod journeys;
 mod lab;
 mod lab_parts;
@@ -40,6 +42,8 @@ const MODULES: &[(&str, Needs, Tests)] = &[
     ("lab_parts", Needs::Namespaces, lab_parts::TESTS),
     ("journeys", Needs::Namespaces, journeys::TESTS),
     ("attack", Needs::Namespaces, attack::TESTS),
+    ("bad_input", Needs::Namespaces, bad_input::TESTS),
+    ("foreign_agent", Needs::Namespaces, foreign_agent::TESTS),
     ("churn", Needs::Namespaces, churn::TESTS),
     ("ledger", Needs::Namespaces, ledger::TESTS),
 ];

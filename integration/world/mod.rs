@@ -2,6 +2,7 @@
 //! on.
 
 pub(crate) mod peer;
+pub(crate) mod raw_agent;
 
 use std::collections::BTreeMap;
 use std::fmt::{Display, Write as _};
@@ -17,6 +18,7 @@ use std::time::Duration;
 use adit::cli::lab::{Agent, Lab, Pod, PodPlan, Proxy, ProxyPlan, Redirection};
 use adit::sys::clock::Clock;
 use adit::sys::socket;
+use raw_agent::RawAgent;
 
 /// The proxy under test.
 const PROGRAM: &str = env!("CARGO_BIN_EXE_adit");
@@ -178,6 +180,24 @@ impl World {
         let proxy = Proxy::start(plan).during("starting a proxy")?;
         self.proxies.insert(name.into(), proxy);
         Ok(())
+    }
+
+    /// Puts another agent, which knows nothing yet, in the place of a node's own.
+    pub(crate) fn foreign_agent(&mut self, node: &str) -> Outcome<RawAgent> {
+        let agent = self.agents.get_mut(node).ok_or("no such node")?;
+        agent.stop();
+        RawAgent::listen(agent.path())
+    }
+
+    /// Writes the configuration file as it is, good or bad, over what is there.
+    pub(crate) fn overwrite_config(&mut self, text: &[u8]) -> Outcome {
+        self.written.clear();
+        fs::write(self.dir.path().join("mesh.yaml"), text).during("overwriting the configuration")
+    }
+
+    /// The configuration as it was written last.
+    pub(crate) fn config_text(&self) -> &str {
+        &self.written
     }
 
     /// Waits until every proxy is ready.

@@ -142,8 +142,7 @@ fn take(
     let guards = (node, own, shared.report.socket(entrance.direction()));
     let at = shared.clock.monotonic();
     let pod_here = Arc::clone(pod);
-    let accepted =
-        Accepted { socket, entrance, pod: pod_here, client, local, guards, at };
+    let accepted = Accepted { socket, entrance, pod: pod_here, client, local, guards, at };
     let key = (entrance == Entrance::Outbound && crew.len() > 1)
         .then(|| outbound::foresee(room, pod, client, OrigDst(local)))
         .flatten();

@@ -20,10 +20,7 @@ pub(super) async fn accept(
     socket: TcpStream,
     config: Arc<ServerConfig>,
 ) -> Result<(server::TlsStream<TcpStream>, VerifiedPeer), Failure> {
-    let stream = TlsAcceptor::from(config)
-        .accept(socket)
-        .await
-        .map_err(|error| refused(&error))?;
+    let stream = TlsAcceptor::from(config).accept(socket).await.map_err(|error| refused(&error))?;
     let (_, session) = stream.get_ref();
     if session.alpn_protocol() != Some(ALPN) {
         return Err(Failure::new(Reason::NoAlpn, "the peer did not negotiate h2"));

@@ -33,9 +33,7 @@ pub fn host<'a>(lines: impl Iterator<Item = &'a [u8]>) -> Option<Arc<str>> {
 ///
 /// A repeated header, several elements or a repeated `host` are refused: whoever reads the first
 /// and whoever reads the last would disagree.
-pub fn read<'a>(
-    mut lines: impl Iterator<Item = &'a [u8]>,
-) -> Result<Option<Arc<str>>, Unreadable> {
+pub fn read<'a>(mut lines: impl Iterator<Item = &'a [u8]>) -> Result<Option<Arc<str>>, Unreadable> {
     let Some(line) = lines.next() else { return Ok(None) };
     if lines.next().is_some() || line.len() > BYTES_MAX {
         return Err(Unreadable);
