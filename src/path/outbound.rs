@@ -32,7 +32,8 @@ pub(super) async fn serve(accepted: Accepted, room: Rc<Room>) {
     let connection = room.connections.enter(pod.id);
     let _guards = guards;
     let destination = OrigDst(local);
-    match prepare(&room, &pod, client, destination).await {
+    // What is over before the first byte is boxed, so that a connection which lives long is small.
+    match Box::pin(prepare(&room, &pod, client, destination)).await {
         Ok(routed) => run(socket, routed, &room, &pod, &connection).await,
         Err(failure) => {
             let early = Early {
@@ -79,7 +80,7 @@ async fn run(
         Route::Passthrough { hop, .. } => passthrough(socket, *hop, room, pod, &around).await,
         Route::Tunnel(tunnel) => {
             let spoken = headers::spoken(&routed.source, routed.client, tunnel, traceparent);
-            let opened = open(tunnel, &routed.source, (room, pod), &spoken);
+            let opened = Box::pin(open(tunnel, &routed.source, (room, pod), &spoken));
             through(socket, opened, &around).await
         }
         Route::DoubleTunnel { .. } => {
@@ -97,7 +98,8 @@ async fn passthrough(
     pod: &Pod,
     around: &Around<'_>,
 ) -> Result<(), Failure> {
-    let far = until_cut(around.connection, dial::as_it_is(&room.shared, pod, hop)).await;
+    let dial = Box::pin(dial::as_it_is(&room.shared, pod, hop));
+    let far = until_cut(around.connection, dial).await;
     match far {
         Ok(far) => pipe::plain(socket, far, around).await,
         Err(failure) => {
