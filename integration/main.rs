@@ -4,6 +4,7 @@
 //! otherwise it first enters a user namespace, in which it may. Filters, `--list`, `--exact` and
 //! `--test-threads` work as in any test binary.
 
+mod attack;
 mod churn;
 mod journeys;
 mod lab;
@@ -38,6 +39,7 @@ const MODULES: &[(&str, Needs, Tests)] = &[
     ("lab", Needs::Namespaces, lab::TESTS),
     ("lab_parts", Needs::Namespaces, lab_parts::TESTS),
     ("journeys", Needs::Namespaces, journeys::TESTS),
+    ("attack", Needs::Namespaces, attack::TESTS),
     ("churn", Needs::Namespaces, churn::TESTS),
     ("ledger", Needs::Namespaces, ledger::TESTS),
 ];

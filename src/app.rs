@@ -238,8 +238,13 @@ fn serve_pods(house: &mut House) -> Option<Listing> {
 }
 
 async fn follow_pods(mut status: watch::Receiver<PodsStatus>, task: Task, metrics: Arc<Metrics>) {
+    let mut counted = PodsStatus::default();
     loop {
         let now = *status.borrow_and_update();
+        metrics.pods.started.inc_by(now.started - counted.started);
+        metrics.pods.stopped.inc_by(now.stopped - counted.stopped);
+        metrics.pods.agent_errors.inc_by(now.refused - counted.refused);
+        counted = now;
         metrics.pods.active.set(i64::try_from(now.active).unwrap_or(i64::MAX));
         metrics.pods.pending.set(i64::try_from(now.pending).unwrap_or(i64::MAX));
         if now.ready() {

@@ -1,6 +1,8 @@
 //! Two nodes, their pods, an agent and the real proxy on each: what the tests of the whole stand
 //! on.
 
+pub(crate) mod peer;
+
 use std::collections::BTreeMap;
 use std::fmt::{Display, Write as _};
 use std::fs;
@@ -13,6 +15,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use adit::cli::lab::{Agent, Lab, Pod, PodPlan, Proxy, ProxyPlan, Redirection};
+use adit::sys::clock::Clock;
 use adit::sys::socket;
 
 /// The proxy under test.
@@ -61,6 +64,15 @@ pub(crate) struct World {
     written: String,
     environment: Vec<(String, String)>,
     dir: TempDir,
+}
+
+/// A refusal that is to come.
+pub(crate) struct Expected {
+    proxy: String,
+    reason: String,
+    counter: String,
+    skip: usize,
+    before: f64,
 }
 
 /// A folder that goes with the test.
@@ -268,6 +280,70 @@ impl World {
                 let tail: Vec<&str> = log.lines().rev().take(12).collect();
                 format!("no line with {parts:?} in the log of {proxy}: {error}; last: {tail:#?}")
             })
+    }
+
+    /// Does something that a proxy must refuse for a reason (`(proxy, reporter, reason)`), and waits
+    /// for the line of its log, with `parts` on it, and for its counter.
+    pub(crate) fn refusal<T>(
+        &self,
+        what: (&str, &str, &str),
+        parts: &[&str],
+        act: impl FnOnce() -> Outcome<T>,
+    ) -> Outcome<T> {
+        let expected = self.expect_refusal(what)?;
+        let done = act().during(what.2)?;
+        self.see_refusal(&expected, parts)?;
+        Ok(done)
+    }
+
+    /// How things stand before something that must be refused.
+    pub(crate) fn expect_refusal(
+        &self,
+        (proxy, reporter, reason): (&str, &str, &str),
+    ) -> Outcome<Expected> {
+        let labels = format!("{{reason=\"{reason}\",reporter=\"{reporter}\"}}");
+        let counter = format!("adit_refusals_total{labels}");
+        let skip = self.proxy(proxy).log().during("reading a log")?.len();
+        let before = self.metric(proxy, &counter)?;
+        Ok(Expected { proxy: proxy.into(), reason: reason.into(), counter, skip, before })
+    }
+
+    /// Waits until one refusal more is logged, with `parts` on its line, and counted.
+    pub(crate) fn see_refusal(&self, expected: &Expected, parts: &[&str]) -> Outcome {
+        let Expected { proxy, reason, counter, skip, before } = expected;
+        let words = [format!("error=\"{reason}\""), format!("error=\"{reason}: ")];
+        let wanted = |line: &str| {
+            words.iter().any(|word| line.contains(word))
+                && parts.iter().all(|part| line.contains(part))
+        };
+        self.proxy(proxy).wait_log(*skip, PATIENCE, wanted).map_err(|error| {
+            let log = self.proxy(proxy).log().unwrap_or_default();
+            let since = log.get(*skip..).unwrap_or_default();
+            format!("no refusal {reason} with {parts:?}: {error}; the log since:\n{since}")
+        })?;
+        let after = self.metric(proxy, counter)?;
+        ensure!((after - before - 1.0).abs() < f64::EPSILON, "{counter}: {before}, then {after}");
+        Ok(())
+    }
+
+    /// Waits until a metric is as wanted.
+    pub(crate) fn wait_metric(
+        &self,
+        proxy: &str,
+        begins: &str,
+        wanted: impl Fn(f64) -> bool,
+    ) -> Outcome {
+        let clock = Clock::system();
+        let begin = clock.monotonic();
+        loop {
+            let value = self.metric(proxy, begins)?;
+            if wanted(value) {
+                return Ok(());
+            }
+            let late = clock.monotonic().duration_since(begin) > PATIENCE;
+            ensure!(!late, "{begins} is {value} after {PATIENCE:?}");
+            thread::yield_now();
+        }
     }
 
     /// The value of a metric whose line begins with this text.

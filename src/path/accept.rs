@@ -52,8 +52,6 @@ pub(super) struct Accepted<S = TcpStream> {
     pub(super) local: SocketAddr,
     /// Its places in the budgets of the node and of the pod, and in the gauge.
     pub(super) guards: (Place, Place, SocketGuard),
-    /// Its places among the handshakes, for a tunnel.
-    pub(super) handshake: Option<(Place, Place)>,
     pub(super) at: Instant,
 }
 
@@ -141,20 +139,10 @@ fn take(
     let (Some(node), Some(own)) = (shared.connections.take(), pod.connections.take()) else {
         return refuse(Reason::TooManyConnections);
     };
-    let handshake = match entrance {
-        Entrance::Hbone => {
-            let (Some(node), Some(own)) = (shared.handshakes.take(), pod.handshakes.take()) else {
-                return refuse(Reason::TooManyHandshakes);
-            };
-            Some((node, own))
-        }
-        _ => None,
-    };
     let guards = (node, own, shared.report.socket(entrance.direction()));
     let at = shared.clock.monotonic();
     let pod_here = Arc::clone(pod);
-    let accepted =
-        Accepted { socket, entrance, pod: pod_here, client, local, guards, handshake, at };
+    let accepted = Accepted { socket, entrance, pod: pod_here, client, local, guards, at };
     let key = (entrance == Entrance::Outbound && crew.len() > 1)
         .then(|| outbound::foresee(room, pod, client, OrigDst(local)))
         .flatten();
@@ -177,9 +165,9 @@ impl Accepted<StdTcpStream> {
 
 impl<S> Accepted<S> {
     fn with_socket<T>(self, change: impl FnOnce(S) -> io::Result<T>) -> io::Result<Accepted<T>> {
-        let Self { socket, entrance, pod, client, local, guards, handshake, at } = self;
+        let Self { socket, entrance, pod, client, local, guards, at } = self;
         let socket = change(socket)?;
-        Ok(Accepted { socket, entrance, pod, client, local, guards, handshake, at })
+        Ok(Accepted { socket, entrance, pod, client, local, guards, at })
     }
 }
 

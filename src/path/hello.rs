@@ -8,7 +8,7 @@ use rustls_pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsAcceptor, TlsConnector, client, server};
 
-use crate::creds::verified_peer;
+use crate::creds::{self, verified_peer};
 use crate::model::{Hop, VerifiedPeer};
 use crate::report::{Failure, Reason};
 
@@ -20,10 +20,7 @@ pub(super) async fn accept(
     socket: TcpStream,
     config: Arc<ServerConfig>,
 ) -> Result<(server::TlsStream<TcpStream>, VerifiedPeer), Failure> {
-    let stream = TlsAcceptor::from(config)
-        .accept(socket)
-        .await
-        .map_err(|error| failed(Reason::TlsHandshake, &error))?;
+    let stream = TlsAcceptor::from(config).accept(socket).await.map_err(|error| refused(&error))?;
     let (_, session) = stream.get_ref();
     if session.alpn_protocol() != Some(ALPN) {
         return Err(Failure::new(Reason::NoAlpn, "the peer did not negotiate h2"));
@@ -51,10 +48,19 @@ pub(super) async fn connect(
     Ok(stream)
 }
 
+/// Why we refused a client: for who it is, for what it speaks, or for how it speaks TLS.
+fn refused(error: &io::Error) -> Failure {
+    let reason = match creds::tls_error(error) {
+        Some(error) if creds::is_about_identity(error) => Reason::PeerIdentity,
+        Some(rustls::Error::NoApplicationProtocol) => Reason::NoAlpn,
+        _ => Reason::TlsHandshake,
+    };
+    failed(reason, error)
+}
+
 fn failed(reason: Reason, error: &io::Error) -> Failure {
-    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
-    match inner {
-        Some(inner) => Failure::new(reason, inner),
+    match creds::tls_error(error) {
+        Some(inner) => Failure::new(reason, creds::explain(inner)),
         None => Failure::new(reason, error),
     }
 }

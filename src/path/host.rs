@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-use super::budget::Budget;
+use super::budget::{Budget, Turns};
 use super::pod::Pod;
 use super::room::Shared;
 use super::worker::{self, Message, Worker};
@@ -93,7 +93,7 @@ impl PodHost {
             node: config.node.node_name.clone(),
             policy_decisions_at_info: config.log.policy_decisions_at_info,
             connections: Budget::new(config.limits.connections),
-            handshakes: Budget::new(config.limits.handshakes),
+            handshakes: Turns::new(config.limits.handshakes),
         });
         let (workers, threads) = worker::start(&shared, config.workers)?;
         let inner = Inner {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderMap, Method, StatusCode};
+use rustls::ServerConfig;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
@@ -18,6 +19,7 @@ use super::outbound::until_cut;
 use super::pipe::{self, Around};
 use super::pod::Pod;
 use super::room::Room;
+use super::tunnel::StreamError;
 use super::tunnel::server::{Incoming, Server};
 use super::{dial, headers, hello, refusal, session};
 use crate::decide::{self, Client, Delivery, Facts};
@@ -25,6 +27,7 @@ use crate::model::{ClientAddr, NetworkAddr, PodIp, VerifiedPeer, Workload};
 use crate::report::{
     Connection as Described, Direction, Early, Failure, Reason, Side, SocketGuard, Transport,
 };
+use crate::sys::socket;
 use crate::wire::authority::Authority;
 use crate::wire::baggage::Baggage;
 use crate::wire::traceparent::TraceParent;
@@ -60,7 +63,7 @@ async fn tunnel(
     room: Rc<Room>,
     connection: &Connection,
 ) -> Result<(), Failure> {
-    let Accepted { socket, pod, client, local, guards, handshake, at, .. } = accepted;
+    let Accepted { socket, pod, client, local, guards, at, .. } = accepted;
     let budget = Duration::from_millis(room.shared.limits.first_connect_ms);
     // Waiting for our own record and certificate is not the peer's fault.
     let waited_from = room.shared.clock.monotonic();
@@ -72,16 +75,41 @@ async fn tunnel(
     let waited = room.shared.clock.monotonic().duration_since(waited_from);
     let deadline = Instant::from_std(at) + budget + waited;
     let late = || Failure::new(Reason::FirstConnectTimeout, "no whole CONNECT in time");
+    let greeted = timeout_at(deadline, greet(socket, config, (&room, &pod)));
+    let greeted = async { greeted.await.unwrap_or_else(|_| Err(late())) };
+    let (server, peer) = until_cut(connection, greeted).await?;
+    let tunnel = Rc::new(Tunnel { room, pod, peer, client, local, _guards: guards });
+    streams(server, &tunnel, connection, deadline).await
+}
+
+/// TLS and the beginning of HTTP/2, in a turn among the handshakes. Who says nothing waits at the
+/// door and takes no turn.
+async fn greet(
+    socket: TcpStream,
+    config: Arc<ServerConfig>,
+    (room, pod): (&Room, &Pod),
+) -> Result<(Server<Tls>, VerifiedPeer), Failure> {
+    // Frames of many streams: waiting to fill a segment would cost each of them 40 ms.
+    let _ = socket::tune(&socket, &room.shared.liveness());
+    let spoken = socket.peek(&mut [0]).await;
+    spoken.map_err(|error| Failure::new(Reason::TlsHandshake, error))?;
+    let now = room.shared.clock.monotonic();
+    let (Some(own), Some(node)) = (pod.handshakes.take(now), room.shared.handshakes.take(now))
+    else {
+        return Err(Failure::from(Reason::TooManyHandshakes));
+    };
     let hello = async {
         let (tls, peer) = hello::accept(socket, config).await?;
         let server = Server::start(tls, &room.tunnel_settings()).await;
         Ok((server.map_err(|error| Failure::new(Reason::Http2, error))?, peer))
     };
-    let hello = async { timeout_at(deadline, hello).await.unwrap_or_else(|_| Err(late())) };
-    let (server, peer) = until_cut(connection, hello).await?;
-    drop(handshake);
-    let tunnel = Rc::new(Tunnel { room, pod, peer, client, local, _guards: guards });
-    streams(server, &tunnel, connection, deadline).await
+    let given_way = || Failure::new(Reason::TooManyHandshakes, "gave way to a newer one");
+    tokio::select! {
+        biased;
+        done = hello => done,
+        () = own.lost() => Err(given_way()),
+        () = node.lost() => Err(given_way()),
+    }
 }
 
 /// Takes streams until the peer has gone. The first whole CONNECT must arrive by `deadline`; after
@@ -115,6 +143,9 @@ async fn streams(
             }
             incoming = server.next() => match incoming {
                 None => return Ok(()),
+                Some(Err(error @ StreamError::Violation(_))) => {
+                    return Err(Failure::new(Reason::Http2, error));
+                }
                 Some(Err(error)) if carried => {
                     tracing::debug!(peer = %tunnel.client.0, %error, "tunnel ended");
                     return Ok(());
@@ -162,6 +193,11 @@ struct Admitted {
 async fn admit(incoming: &Incoming, tunnel: &Tunnel) -> Result<Admitted, (StatusCode, Failure)> {
     let head = &incoming.head;
     let shared = &tunnel.room.shared;
+    let (size, limit) = (incoming.header_list(), shared.limits.server_header_list);
+    if size > limit as usize {
+        let failure = Failure::new(Reason::HeadersTooLarge, format!("{size} bytes"));
+        return Err((StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, failure));
+    }
     if head.method() != Method::CONNECT {
         let failure = Failure::new(Reason::NotConnect, head.method());
         return Err((StatusCode::BAD_REQUEST, failure));
@@ -178,7 +214,11 @@ async fn admit(incoming: &Incoming, tunnel: &Tunnel) -> Result<Admitted, (Status
     let delivery = decide::admit(&snapshot, &workload, local, &shared.network, &authority)
         .map_err(refusal::from_admission)?;
     let malformed = |name| shared.report.metrics().malformed_header(name);
-    let host = forwarded::host(headers::values(head.headers(), &headers::FORWARDED));
+    let host = forwarded::read(headers::values(head.headers(), &headers::FORWARDED));
+    let host = host.unwrap_or_else(|_| {
+        malformed("forwarded");
+        None
+    });
     let claimed = shared
         .config
         .response_baggage

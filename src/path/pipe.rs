@@ -95,7 +95,7 @@ pub(super) async fn tunnel(
             let _ = socket::reset_on_close(&application);
             let reason = match error {
                 StreamError::Reset { .. } => Reason::PeerReset,
-                StreamError::Lost(_) => Reason::TunnelLost,
+                StreamError::Lost(_) | StreamError::Violation(_) => Reason::TunnelLost,
             };
             Err(Failure::new(reason, error))
         }

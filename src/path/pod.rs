@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use rustls::{ClientConfig, ServerConfig};
 
-use super::budget::Budget;
+use super::budget::{Budget, Turns};
 use super::host::PodSpec;
 use super::refusal;
 use super::room::Shared;
@@ -24,7 +24,7 @@ pub(super) struct Pod {
     /// Whether sockets in this pod may be bound to other people's addresses.
     pub(super) transparent: bool,
     pub(super) connections: Budget,
-    pub(super) handshakes: Budget,
+    pub(super) handshakes: Turns,
     held: Held,
 }
 
@@ -35,7 +35,7 @@ impl Pod {
             spec,
             transparent: transparent && shared.config.original_source != OriginalSource::Never,
             connections: Budget::new(shared.limits.connections_per_pod),
-            handshakes: Budget::new(shared.limits.handshakes_per_pod),
+            handshakes: Turns::new(shared.limits.handshakes_per_pod),
             held: Held { credentials: shared.credentials.clone(), state: Mutex::default() },
         }
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::task::JoinSet;
 
-use super::budget::Budget;
+use super::budget::{Budget, Turns};
 use super::buffers::Buffers;
 use super::connections::Connections;
 use super::tunnel::{Pool, Settings};
@@ -43,7 +43,7 @@ pub(super) struct Shared {
     /// Policy decisions at INFO instead of DEBUG.
     pub(super) policy_decisions_at_info: bool,
     pub(super) connections: Budget,
-    pub(super) handshakes: Budget,
+    pub(super) handshakes: Turns,
 }
 
 /// One worker's own things. Everything here lives on one thread.

@@ -62,6 +62,8 @@ pub struct PodMetrics {
     pub started: Counter,
     /// Pods whose listeners were closed.
     pub stopped: Counter,
+    /// Messages of the node agent that were answered with an error.
+    pub agent_errors: Counter,
 }
 
 /// The file that configures us.
@@ -165,6 +167,11 @@ impl Metrics {
         let counters = [
             ("workload_manager_proxies_started", "Pods started", &self.pods.started),
             ("workload_manager_proxies_stopped", "Pods stopped", &self.pods.stopped),
+            (
+                "adit_agent_errors",
+                "Messages of the node agent that were answered with an error",
+                &self.pods.agent_errors,
+            ),
             (
                 "adit_config_file_errors",
                 "Times the configuration file could not be used",

@@ -81,11 +81,12 @@ reasons! {
     OtherNetwork = "other_network", None;
     /// The destination is known by host name only.
     NoAddress = "no_address", None;
-    /// The peer's TLS handshake failed.
+    /// The peer's TLS handshake failed, for another reason than who it is.
     TlsHandshake = "tls_handshake", None;
     /// The peer did not negotiate HTTP/2.
     NoAlpn = "no_alpn", None;
-    /// The peer's certificate does not carry exactly one workload identity we trust.
+    /// The peer showed no certificate, or one that is not valid, or not with exactly one workload
+    /// identity that we trust.
     PeerIdentity = "peer_identity", None;
     /// No whole CONNECT arrived in time.
     FirstConnectTimeout = "first_connect_timeout", None;
@@ -95,6 +96,8 @@ reasons! {
     TooManyConnections = "too_many_connections", None;
     /// The pod or the node has as many handshakes in flight as it may have.
     TooManyHandshakes = "too_many_handshakes", None;
+    /// The headers of a request are more than we take.
+    HeadersTooLarge = "headers_too_large", None;
     /// The request was not a plain CONNECT.
     NotConnect = "not_connect", None;
     /// The CONNECT target could not be read.

@@ -20,16 +20,25 @@ pub fn build(client: SocketAddr, host: Option<&str>) -> String {
     }
 }
 
-/// The `host` parameter of the header's only element.
+/// A header that cannot be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unreadable;
+
+/// The `host` parameter of the header's only element, if it can be read and has one.
+pub fn host<'a>(lines: impl Iterator<Item = &'a [u8]>) -> Option<Arc<str>> {
+    read(lines).ok().flatten()
+}
+
+/// The `host` parameter of the header's only element, if it has one.
 ///
 /// A repeated header, several elements or a repeated `host` are refused: whoever reads the first
 /// and whoever reads the last would disagree.
-pub fn host<'a>(mut lines: impl Iterator<Item = &'a [u8]>) -> Option<Arc<str>> {
-    let line = lines.next()?;
+pub fn read<'a>(mut lines: impl Iterator<Item = &'a [u8]>) -> Result<Option<Arc<str>>, Unreadable> {
+    let Some(line) = lines.next() else { return Ok(None) };
     if lines.next().is_some() || line.len() > BYTES_MAX {
-        return None;
+        return Err(Unreadable);
     }
-    let line = std::str::from_utf8(line).ok()?;
+    let line = std::str::from_utf8(line).map_err(|_| Unreadable)?;
     let mut found: Option<&str> = None;
     let mut quoted = false;
     let separator = |c: char| {
@@ -45,19 +54,19 @@ pub fn host<'a>(mut lines: impl Iterator<Item = &'a [u8]>) -> Option<Arc<str>> {
         match rest.chars().next() {
             None => {}
             Some(';') => rest = &rest[1..],
-            Some(_) => return None,
+            Some(_) => return Err(Unreadable),
         }
         let Some((name, value)) = parameter.split_once('=') else { continue };
         if name.trim().eq_ignore_ascii_case("host") && found.replace(value.trim()).is_some() {
-            return None;
+            return Err(Unreadable);
         }
     }
-    let value = found?;
+    let Some(value) = found else { return Ok(None) };
     let host = match value.strip_prefix('"') {
-        Some(inner) => inner.strip_suffix('"')?,
+        Some(inner) => inner.strip_suffix('"').ok_or(Unreadable)?,
         None => value,
     };
-    is_host(host).then(|| Arc::from(host))
+    if is_host(host) { Ok(Some(Arc::from(host))) } else { Err(Unreadable) }
 }
 
 /// Whether it may be the value of `host`: a DNS name or an address, perhaps with a port.
@@ -80,6 +89,20 @@ mod tests {
 
     fn check(lines: &[&[u8]], expected: Option<&str>) {
         assert_eq!(host(lines.iter().copied()).as_deref(), expected, "{lines:?}");
+    }
+
+    #[test]
+    fn nothing_said_is_not_unreadable() {
+        let check = |lines: &[&[u8]], expected: Result<Option<&str>, Unreadable>| {
+            let got = read(lines.iter().copied());
+            assert_eq!(got.as_ref().map(|host| host.as_deref()).map_err(|e| *e), expected);
+        };
+        check(&[], Ok(None));
+        check(&[b"for=x"], Ok(None));
+        check(&[b"host=a.b"], Ok(Some("a.b")));
+        check(&[b"host=a.b,for=x"], Err(Unreadable));
+        check(&[b"host=a b"], Err(Unreadable));
+        check(&[b"for=x", b"for=y"], Err(Unreadable));
     }
 
     #[test]

@@ -20,6 +20,11 @@ use super::{SEND_BUFFER_MAX, Settings};
 const RESET_STREAMS_MAX: usize = 50;
 const PENDING_RESETS_MAX: usize = 20;
 const ERROR_RESETS_MAX: usize = 1_024;
+/// The engine refuses a header list of this many times the limit by itself and tells nobody; what
+/// is between is refused by us, so that it is counted.
+const HEADER_LIST_SLACK: u32 = 2;
+/// What RFC 9113 6.5.2 adds for each field.
+const FIELD_OVERHEAD: usize = 32;
 
 /// One tunnel that a peer opened. As server we never end it for being idle once it has carried a
 /// stream, because peers do not retry.
@@ -46,7 +51,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin + 'static> Server<T> {
             .initial_window_size(settings.stream_window)
             .initial_connection_window_size(settings.connection_window)
             .max_frame_size(settings.frame_size)
-            .max_header_list_size(settings.limits.server_header_list)
+            .max_header_list_size(settings.limits.server_header_list * HEADER_LIST_SLACK)
             .max_concurrent_streams(settings.limits.streams_per_tunnel)
             .max_concurrent_reset_streams(RESET_STREAMS_MAX)
             .max_pending_accept_reset_streams(PENDING_RESETS_MAX)
@@ -96,6 +101,15 @@ impl<T: AsyncRead + AsyncWrite + Unpin + 'static> Server<T> {
 }
 
 impl Incoming {
+    /// The size of the header list, as RFC 9113 6.5.2 counts it, without pseudo-headers other than
+    /// the target.
+    pub(in crate::path) fn header_list(&self) -> usize {
+        let target = self.head.uri().authority().map_or(0, |authority| authority.as_str().len());
+        let fields = self.head.headers().iter();
+        let fields = fields.map(|(name, value)| name.as_str().len() + value.len() + FIELD_OVERHEAD);
+        target + FIELD_OVERHEAD + fields.sum::<usize>()
+    }
+
     /// Answers 200 and makes it a stream.
     pub(in crate::path) fn accept(mut self, headers: HeaderMap) -> Result<Stream, StreamError> {
         let mut response = Response::new(());

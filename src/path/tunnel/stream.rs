@@ -50,6 +50,8 @@ pub(in crate::path) enum StreamError {
     },
     /// The tunnel under it is gone.
     Lost(String),
+    /// The tunnel under it is gone, because the far side broke the rules of HTTP/2.
+    Violation(String),
 }
 
 impl Stream {
@@ -157,6 +159,10 @@ impl From<h2::Error> for StreamError {
     fn from(error: h2::Error) -> Self {
         match error.reason() {
             Some(reason) if error.is_reset() => Self::from_reason(reason),
+            // Ours, not one that arrived: we ended the tunnel.
+            Some(_) if error.is_go_away() && error.is_library() => {
+                Self::Violation(error.to_string())
+            }
             _ => Self::Lost(error.to_string()),
         }
     }
@@ -166,7 +172,7 @@ impl fmt::Display for StreamError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Reset { code, .. } => write!(f, "reset by the far side with {code}"),
-            Self::Lost(detail) => f.write_str(detail),
+            Self::Lost(detail) | Self::Violation(detail) => f.write_str(detail),
         }
     }
 }

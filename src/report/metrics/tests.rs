@@ -30,6 +30,8 @@ istio_build{component=\"ztunnel\",tag=\"1.30.0\"} 1
 workload_manager_proxies_started_total 0
 # TYPE workload_manager_proxies_stopped counter
 workload_manager_proxies_stopped_total 0
+# TYPE adit_agent_errors counter
+adit_agent_errors_total 0
 # TYPE adit_config_file_errors counter
 adit_config_file_errors_total 0
 # TYPE adit_policy_unknown counter
@@ -225,6 +227,7 @@ fn typed_handles_are_exposed() {
     metrics.pods.pending.set(2);
     metrics.pods.started.inc_by(5);
     metrics.pods.stopped.inc();
+    metrics.pods.agent_errors.inc_by(7);
     metrics.config_file.errors.inc();
     metrics.config_file.last_success_seconds.set(99);
     metrics.development_ca.set(1);
@@ -234,6 +237,7 @@ fn typed_handles_are_exposed() {
     metrics.malformed_header("baggage");
     let prefixes = [
         "workload_manager",
+        "adit_agent",
         "adit_config",
         "adit_dev",
         "adit_policy",
@@ -244,6 +248,7 @@ fn typed_handles_are_exposed() {
     let expected = [
         "workload_manager_proxies_started_total 5",
         "workload_manager_proxies_stopped_total 1",
+        "adit_agent_errors_total 7",
         "adit_config_file_errors_total 1",
         "adit_policy_unknown_total 1",
         "adit_dry_run_findings_total 4",
