@@ -32,14 +32,14 @@ const DENY_ALL_DRY: &str = "- {name: nobody, namespace: shop, scope: Namespace, 
     dryRun: true, rules: [[]]}\n";
 
 /// Short connections one after another, until told to stop.
-struct Traffic {
+pub(crate) struct Traffic {
     stop: Arc<AtomicBool>,
     done: Arc<AtomicU64>,
     thread: Option<JoinHandle<Outcome>>,
 }
 
 impl Traffic {
-    fn start(pod: &Pod, to: SocketAddr) -> Self {
+    pub(crate) fn start(pod: &Pod, to: SocketAddr) -> Self {
         let (stop, done) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
         let (pod, stopped, count) = (pod.clone(), Arc::clone(&stop), Arc::clone(&done));
         let thread = thread::spawn(move || {
@@ -55,7 +55,7 @@ impl Traffic {
     }
 
     /// Waits until this many more connections went through.
-    fn go_on(&self, more: u64) -> Outcome {
+    pub(crate) fn go_on(&self, more: u64) -> Outcome {
         let target = self.done.load(Ordering::Relaxed) + more;
         while self.done.load(Ordering::Relaxed) < target {
             ensure!(!self.failed(), "the traffic has stopped");
@@ -68,7 +68,7 @@ impl Traffic {
         self.thread.as_ref().is_some_and(JoinHandle::is_finished)
     }
 
-    fn finish(mut self) -> Outcome<u64> {
+    pub(crate) fn finish(mut self) -> Outcome<u64> {
         self.stop.store(true, Ordering::Relaxed);
         let thread = self.thread.take().ok_or("finished twice")?;
         thread.join().map_err(|_| "the traffic panicked")??;

@@ -12,6 +12,7 @@ mod journeys;
 mod lab;
 mod lab_parts;
 mod ledger;
+mod lifecycle;
 mod rootless;
 mod sys_opener;
 mod tidy;
@@ -45,6 +46,7 @@ const MODULES: &[(&str, Needs, Tests)] = &[
     ("bad_input", Needs::Namespaces, bad_input::TESTS),
     ("foreign_agent", Needs::Namespaces, foreign_agent::TESTS),
     ("churn", Needs::Namespaces, churn::TESTS),
+    ("lifecycle", Needs::Namespaces, lifecycle::TESTS),
     ("ledger", Needs::Namespaces, ledger::TESTS),
 ];
 

@@ -168,12 +168,24 @@ impl World {
 
     /// Starts one more proxy, called `name`, on a node.
     pub(crate) fn start_proxy(&mut self, node: &str, name: &str) -> Outcome {
-        let netns = &self.lab.node(node).ok_or("no such node")?.netns;
+        self.start_proxy_at((node, name), node, &[])
+    }
+
+    /// Starts one more proxy for a node, in the namespace of the node `place` and with more
+    /// environment.
+    pub(crate) fn start_proxy_at(
+        &mut self,
+        (node, name): (&str, &str),
+        place: &str,
+        environment: &[(&str, &str)],
+    ) -> Outcome {
+        let netns = &self.lab.node(place).ok_or("no such node")?.netns;
         let (agent, dir) = (self.agents[node].path().to_owned(), self.dir.path());
         let config = dir.join("mesh.yaml");
         let mut plan =
             ProxyPlan::from_files(Path::new(PROGRAM), (node, netns), &agent, &config, dir);
-        for (variable, value) in &self.environment {
+        let own = self.environment.iter().map(|(name, value)| (&**name, &**value));
+        for (variable, value) in own.chain(environment.iter().copied()) {
             plan = plan.with(variable, value);
         }
         plan.log = dir.join(format!("{name}.log"));
@@ -353,17 +365,7 @@ impl World {
         begins: &str,
         wanted: impl Fn(f64) -> bool,
     ) -> Outcome {
-        let clock = Clock::system();
-        let begin = clock.monotonic();
-        loop {
-            let value = self.metric(proxy, begins)?;
-            if wanted(value) {
-                return Ok(());
-            }
-            let late = clock.monotonic().duration_since(begin) > PATIENCE;
-            ensure!(!late, "{begins} is {value} after {PATIENCE:?}");
-            thread::yield_now();
-        }
+        until(begins, || Ok(wanted(self.metric(proxy, begins)?)))
     }
 
     /// The value of a metric whose line begins with this text.
@@ -377,6 +379,18 @@ impl World {
     pub(crate) fn dir(&self) -> &Path {
         self.dir.path()
     }
+}
+
+/// Waits until something is so.
+pub(crate) fn until(what: &str, is_so: impl Fn() -> Outcome<bool>) -> Outcome {
+    let clock = Clock::system();
+    let begin = clock.monotonic();
+    while !is_so()? {
+        let late = clock.monotonic().duration_since(begin) > PATIENCE;
+        ensure!(!late, "not after {PATIENCE:?}: {what}");
+        thread::yield_now();
+    }
+    Ok(())
 }
 
 /// A listener in a pod, for a test that wants to be the application itself.

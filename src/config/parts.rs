@@ -26,7 +26,7 @@ const PACKET_MARK_DEFAULT: u32 = 1337;
 const PACKET_MARK_MASK: u32 = 0xfff;
 /// Where the development root is kept, below the user's own place.
 const DEVELOPMENT_CA_ROOTS_PLACE: &str = "/run";
-const DEVELOPMENT_CA_DIR: &str = "adit/dev-ca";
+const DEVELOPMENT_CA_DIR: &str = "adit-dev-ca";
 const KEEPALIVE_DEFAULT: Duration = Duration::from_secs(180);
 const KEEPALIVE_RETRIES_DEFAULT: u32 = 9;
 /// What the kernel takes for TCP_KEEPIDLE and TCP_KEEPINTVL.

@@ -201,11 +201,11 @@ fn a_development_root_is_only_for_those_who_have_no_other() {
         }
     };
     const FAKE: (&str, &str) = ("FAKE_CA", "true");
-    check(true, &[FAKE], Ok("/run/adit/dev-ca"));
-    check(false, &[FAKE, ("XDG_RUNTIME_DIR", "/run/user/7")], Ok("/run/user/7/adit/dev-ca"));
+    check(true, &[FAKE], Ok("/run/adit-dev-ca"));
+    check(false, &[FAKE, ("XDG_RUNTIME_DIR", "/run/user/7")], Ok("/run/user/7/adit-dev-ca"));
     check(false, &[FAKE], Err(&["DEV_CA_DIR"]));
     check(false, &[FAKE, ("DEV_CA_DIR", "/ca")], Ok("/ca"));
-    check(true, &[FAKE, ("CA_ADDRESS", "")], Ok("/run/adit/dev-ca"));
+    check(true, &[FAKE, ("CA_ADDRESS", "")], Ok("/run/adit-dev-ca"));
     check(true, &[FAKE, ("CA_ADDRESS", "istiod:15012")], Err(&["FAKE_CA"]));
     check(true, &[FAKE, ("KUBERNETES_SERVICE_HOST", "10.0.0.1")], Err(&["FAKE_CA"]));
     check(true, &[FAKE, ("KUBERNETES_SERVICE_HOST", "")], Err(&["FAKE_CA"]));

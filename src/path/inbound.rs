@@ -1,6 +1,6 @@
 //! Journey 2: a tunnel from another node, and the streams in it (spec hbone 6).
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -19,14 +19,15 @@ use super::outbound::until_cut;
 use super::pipe::{self, Around};
 use super::pod::Pod;
 use super::room::Room;
-use super::tunnel::StreamError;
 use super::tunnel::server::{Incoming, Server};
+use super::tunnel::{Stream, StreamError};
 use super::{dial, headers, hello, refusal, session};
 use crate::decide::{self, Client, Delivery, Facts};
 use crate::model::{ClientAddr, NetworkAddr, PodIp, VerifiedPeer, Workload};
 use crate::report::{
-    Connection as Described, Direction, Early, Failure, Reason, Side, SocketGuard, Transport,
+    Connection as Described, Direction, Early, Failure, Live, Reason, Side, SocketGuard, Transport,
 };
+use crate::sys::socket;
 use crate::wire::authority::Authority;
 use crate::wire::baggage::Baggage;
 use crate::wire::traceparent::TraceParent;
@@ -46,7 +47,7 @@ struct Tunnel {
 }
 
 /// Serves one connection to 15008 from its first byte to its last.
-pub(super) async fn serve(accepted: Accepted, room: Rc<Room>) {
+pub(super) async fn serve(accepted: Box<Accepted>, room: Rc<Room>) {
     let (client, local) = (accepted.client, accepted.local);
     let connection = room.connections.enter(accepted.pod.id);
     let report = room.shared.report.clone();
@@ -58,11 +59,11 @@ pub(super) async fn serve(accepted: Accepted, room: Rc<Room>) {
 }
 
 async fn tunnel(
-    accepted: Accepted,
+    accepted: Box<Accepted>,
     room: Rc<Room>,
     connection: &Connection,
 ) -> Result<(), Failure> {
-    let Accepted { socket, pod, client, local, guards, at, .. } = accepted;
+    let Accepted { socket, pod, client, local, guards, at, .. } = *accepted;
     let budget = Duration::from_millis(room.shared.limits.first_connect_ms);
     // Waiting for our own record and certificate is not the peer's fault.
     let waited_from = room.shared.clock.monotonic();
@@ -70,13 +71,14 @@ async fn tunnel(
         let workload = pod.workload(&room.shared).await?;
         pod.server_tls(&room.shared, &pod.identity(&workload)).await
     };
-    let config = until_cut(connection, ready).await?;
+    // What is over before the first CONNECT is boxed, so that a tunnel which lives long is small.
+    let config = until_cut(connection, Box::pin(ready)).await?;
     let waited = room.shared.clock.monotonic().duration_since(waited_from);
     let deadline = Instant::from_std(at) + budget + waited;
     let late = || Failure::new(Reason::FirstConnectTimeout, "no whole CONNECT in time");
     let greeted = timeout_at(deadline, greet(socket, config, (&room, &pod)));
     let greeted = async { greeted.await.unwrap_or_else(|_| Err(late())) };
-    let (server, peer) = until_cut(connection, greeted).await?;
+    let (server, peer) = until_cut(connection, Box::pin(greeted)).await?;
     let tunnel = Rc::new(Tunnel { room, pod, peer, client, local, _guards: guards });
     streams(server, &tunnel, connection, deadline).await
 }
@@ -88,6 +90,8 @@ async fn greet(
     config: Arc<ServerConfig>,
     (room, pod): (&Room, &Pod),
 ) -> Result<(Server<Tls>, VerifiedPeer), Failure> {
+    // Frames of many streams: waiting to fill a segment would cost each of them 40 ms.
+    let _ = socket::tune(&socket, &room.shared.liveness());
     let spoken = socket.peek(&mut [0]).await;
     spoken.map_err(|error| Failure::new(Reason::TlsHandshake, error))?;
     let now = room.shared.clock.monotonic();
@@ -150,28 +154,72 @@ async fn streams(
                 Some(Err(error)) => return Err(Failure::new(Reason::Http2, error)),
                 Some(Ok(incoming)) => {
                     carried = true;
-                    let tunnel = Rc::clone(tunnel);
-                    let tasks = tunnel.room.tasks.clone();
-                    tasks.spawn(async move { stream(incoming, &tunnel).await });
+                    tunnel.room.tasks.spawn(stream(Box::new(incoming), Rc::clone(tunnel)));
                 }
             },
         }
     }
 }
 
-async fn stream(incoming: Incoming, tunnel: &Tunnel) {
-    let room = &tunnel.room;
-    let connection = room.connections.enter(tunnel.pod.id);
-    match admit(&incoming, tunnel).await {
-        Ok(admitted) => deliver(incoming, admitted, tunnel, &connection).await,
+async fn stream(incoming: Box<Incoming>, tunnel: Rc<Tunnel>) {
+    let connection = tunnel.room.connections.enter(tunnel.pod.id);
+    // What is over before the first byte is boxed, so that a connection which lives long is small.
+    let opened = Box::pin(open(incoming, &tunnel, &connection)).await;
+    let Some((live, application, stream)) = opened else { return };
+    let around = Around {
+        connection: &connection,
+        buffers: &tunnel.room.buffers,
+        live: &live,
+        direction: Direction::Inbound,
+    };
+    let result = pipe::tunnel(application, stream, &around).await;
+    live.finish(result);
+}
+
+/// Everything up to the first byte. What fails has been answered and reported.
+async fn open(
+    mut incoming: Box<Incoming>,
+    tunnel: &Tunnel,
+    connection: &Connection,
+) -> Option<(Live, TcpStream, Stream)> {
+    let report = &tunnel.room.shared.report;
+    let admitted = match admit(&incoming, tunnel).await {
+        Ok(admitted) => admitted,
         Err((status, failure)) => {
             let early = Early {
                 direction: Direction::Inbound,
                 source: tunnel.client.0,
                 destination: tunnel.local,
             };
-            room.shared.report.refused(early, &failure);
+            report.refused(early, &failure);
             incoming.refuse(status);
+            return None;
+        }
+    };
+    let live = report.opened(&tunnel.pod.spec.uid, describe(&admitted, tunnel));
+    let permitted = permitted(&admitted, tunnel, connection);
+    let permitted = tokio::select! {
+        biased;
+        failure = connection.cut() => Err((StatusCode::UNAUTHORIZED, failure)),
+        () = incoming.abandoned() => {
+            live.finish(Err(Failure::new(Reason::PeerReset, "before the answer")));
+            return None;
+        }
+        permitted = permitted => permitted,
+    };
+    let application = match permitted {
+        Ok(application) => application,
+        Err((status, failure)) => {
+            incoming.refuse(status);
+            live.finish(Err(failure));
+            return None;
+        }
+    };
+    match answer(incoming, application, &admitted, tunnel).await {
+        Ok((application, stream)) => Some((live, application, stream)),
+        Err(failure) => {
+            live.finish(Err(failure));
+            None
         }
     }
 }
@@ -239,63 +287,46 @@ async fn admit(incoming: &Incoming, tunnel: &Tunnel) -> Result<Admitted, (Status
     Ok(Admitted { workload, authority, delivery, host, claimed, from_gateway, trace })
 }
 
-async fn deliver(
-    mut incoming: Incoming,
-    admitted: Admitted,
+/// Asks for the permit and opens the leg to the application.
+async fn permitted(
+    admitted: &Admitted,
     tunnel: &Tunnel,
     connection: &Connection,
-) {
+) -> Result<TcpStream, (StatusCode, Failure)> {
     let room = &tunnel.room;
-    let live = room.shared.report.opened(&tunnel.pod.spec.uid, describe(&admitted, tunnel));
     let facts = Facts {
         workload_uid: Arc::clone(&admitted.workload.uid),
         client: Client::Verified(tunnel.peer.clone()),
         source_ip: tunnel.client.0.ip(),
         destination: admitted.delivery.destination,
     };
-    let opened = async {
-        let session = session::open(room, connection, &facts)
-            .await
-            .map_err(|failure| (StatusCode::UNAUTHORIZED, failure))?;
-        let (source, target) = leg(&admitted, tunnel);
-        dial::to_application(&session, room, &tunnel.pod, source, target)
-            .await
-            .map_err(|failure| (StatusCode::SERVICE_UNAVAILABLE, failure))
-    };
-    let opened = tokio::select! {
-        biased;
-        failure = connection.cut() => Err((StatusCode::UNAUTHORIZED, failure)),
-        () = incoming.abandoned() => {
-            return live.finish(Err(Failure::new(Reason::PeerReset, "before the answer")));
-        }
-        opened = opened => opened,
-    };
-    let mut application = match opened {
-        Ok(application) => application,
-        Err((status, failure)) => {
-            incoming.refuse(status);
-            return live.finish(Err(failure));
-        }
-    };
-    let mut answer = HeaderMap::new();
-    if room.shared.config.response_baggage {
+    let session = session::open(room, connection, &facts)
+        .await
+        .map_err(|failure| (StatusCode::UNAUTHORIZED, failure))?;
+    let target = admitted.delivery.dial(room.shared.config.localhost_app_tunnel);
+    dial::to_application(&session, room, &tunnel.pod, tunnel.client.0.ip(), target)
+        .await
+        .map_err(|failure| (StatusCode::SERVICE_UNAVAILABLE, failure))
+}
+
+/// Answers 200, and introduces the client to an application that asks for it.
+async fn answer(
+    incoming: Box<Incoming>,
+    mut application: TcpStream,
+    admitted: &Admitted,
+    tunnel: &Tunnel,
+) -> Result<(TcpStream, Stream), Failure> {
+    let mut headers = HeaderMap::new();
+    if tunnel.room.shared.config.response_baggage {
         let own = headers::baggage_of(&admitted.workload).emit();
-        headers::put(&mut answer, headers::BAGGAGE, &own);
+        headers::put(&mut headers, headers::BAGGAGE, &own);
     }
-    let stream = match incoming.accept(answer) {
-        Ok(stream) => stream,
-        Err(error) => return live.finish(Err(Failure::new(Reason::PeerReset, error))),
-    };
-    if let Some(named) = admitted.delivery.proxy_header
-        && let Err(failure) = introduce(&mut application, named, tunnel).await
-    {
-        drop(stream);
-        return live.finish(Err(failure));
+    let stream = incoming.accept(headers);
+    let stream = stream.map_err(|error| Failure::new(Reason::PeerReset, error))?;
+    if let Some(named) = admitted.delivery.proxy_header {
+        introduce(&mut application, named, tunnel).await?;
     }
-    let around =
-        Around { connection, buffers: &room.buffers, live: &live, direction: Direction::Inbound };
-    let result = pipe::tunnel(application, stream, &around).await;
-    live.finish(result);
+    Ok((application, stream))
 }
 
 /// Tells the application who its client is, before the first byte.
@@ -308,22 +339,6 @@ async fn introduce(
     let header = header.map_err(|error| Failure::new(Reason::Dial, error))?;
     let written = application.write_all(&header).await;
     written.map_err(|error| Failure::new(Reason::ApplicationReset, error))
-}
-
-/// Which address the application sees, and where it is dialled (spec hbone 6, PROXY protocol).
-fn leg(admitted: &Admitted, tunnel: &Tunnel) -> (IpAddr, SocketAddr) {
-    let mut target = admitted.delivery.destination;
-    let mut source = tunnel.client.0.ip();
-    let local = tunnel.room.shared.config.localhost_app_tunnel;
-    if admitted.delivery.proxy_header.is_some() && local {
-        let loopback: IpAddr = match target.ip() {
-            IpAddr::V4(_) => std::net::Ipv4Addr::LOCALHOST.into(),
-            IpAddr::V6(_) => std::net::Ipv6Addr::LOCALHOST.into(),
-        };
-        target.set_ip(loopback);
-        source = loopback;
-    }
-    (source, target)
 }
 
 fn describe(admitted: &Admitted, tunnel: &Tunnel) -> Described {

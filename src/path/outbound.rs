@@ -14,7 +14,9 @@ use super::tunnel::{Stream, TunnelKey};
 use super::{dial, headers, hello, refusal};
 use crate::decide::{self, Outbound, Route, TunnelRoute};
 use crate::model::{ClientAddr, Hop, OrigDst, Service, Workload};
-use crate::report::{Connection as Described, Direction, Early, Failure, Reason, Side, Transport};
+use crate::report::{
+    Connection as Described, Direction, Early, Failure, Live, Reason, Side, Transport,
+};
 use crate::sys::socket;
 use crate::wire::traceparent::TraceParent;
 
@@ -26,22 +28,64 @@ struct Routed {
     route: Route,
 }
 
+/// The leg away from the pod.
+enum Leg {
+    Plain(TcpStream),
+    Tunnel(Stream),
+}
+
 /// Serves one captured connection from its first byte to its last.
-pub(super) async fn serve(accepted: Accepted, room: Rc<Room>) {
-    let Accepted { socket, pod, client, local, guards, .. } = accepted;
-    let connection = room.connections.enter(pod.id);
+pub(super) async fn serve(accepted: Box<Accepted>, room: Rc<Room>) {
+    let Accepted { socket, pod, client, local, guards, .. } = *accepted;
     let _guards = guards;
-    let destination = OrigDst(local);
-    match prepare(&room, &pod, client, destination).await {
-        Ok(routed) => run(socket, routed, &room, &pod, &connection).await,
+    let connection = room.connections.enter(pod.id);
+    let _ = socket::tune(&socket, &room.shared.liveness());
+    // What is over before the first byte is boxed, so that a connection which lives long is small.
+    let opened = Box::pin(open(client, OrigDst(local), (&room, &pod), &connection)).await;
+    let Some((live, leg)) = opened else {
+        let _ = socket::reset_on_close(&socket);
+        return;
+    };
+    let around = Around {
+        connection: &connection,
+        buffers: &room.buffers,
+        live: &live,
+        direction: Direction::Outbound,
+    };
+    let result = match leg {
+        Leg::Plain(far) => pipe::plain(socket, far, &around).await,
+        Leg::Tunnel(stream) => pipe::tunnel(socket, stream, &around).await,
+    };
+    live.finish(result);
+}
+
+/// Everything up to the first byte. What fails has been reported.
+async fn open(
+    client: ClientAddr,
+    destination: OrigDst,
+    (room, pod): (&Rc<Room>, &Arc<Pod>),
+    connection: &Connection,
+) -> Option<(Live, Leg)> {
+    let report = &room.shared.report;
+    let prepared = prepare(room, pod, client, destination);
+    let routed = match until_cut(connection, prepared).await {
+        Ok(routed) => routed,
         Err(failure) => {
-            let early = Early {
-                direction: Direction::Outbound,
-                source: client.0,
-                destination: destination.0,
-            };
-            room.shared.report.refused(early, &failure);
-            let _ = socket::reset_on_close(&socket);
+            let (source, destination) = (client.0, destination.0);
+            report.refused(Early { direction: Direction::Outbound, source, destination }, &failure);
+            return None;
+        }
+    };
+    let traceparent = {
+        let mut rng = room.rng.borrow_mut();
+        TraceParent::new(rng.u128(1..), rng.u64(1..))
+    };
+    let live = report.opened(&pod.spec.uid, describe(&routed, pod, traceparent));
+    match until_cut(connection, leg(&routed, (room, pod), traceparent)).await {
+        Ok(leg) => Some((live, leg)),
+        Err(failure) => {
+            live.finish(Err(failure));
+            None
         }
     }
 }
@@ -60,68 +104,26 @@ async fn prepare(
     Ok(Routed { source, client, destination, route })
 }
 
-async fn run(
-    socket: TcpStream,
-    routed: Routed,
-    room: &Rc<Room>,
-    pod: &Arc<Pod>,
-    connection: &Connection,
-) {
-    let traceparent = {
-        let mut rng = room.rng.borrow_mut();
-        TraceParent::new(rng.u128(1..), rng.u64(1..))
-    };
-    let live = room.shared.report.opened(&pod.spec.uid, describe(&routed, pod, traceparent));
-    let _ = socket::tune(&socket, &room.shared.liveness());
-    let around =
-        Around { connection, buffers: &room.buffers, live: &live, direction: Direction::Outbound };
-    let result = match &routed.route {
-        Route::Passthrough { hop, .. } => passthrough(socket, *hop, room, pod, &around).await,
+async fn leg(
+    routed: &Routed,
+    (room, pod): (&Rc<Room>, &Arc<Pod>),
+    traceparent: TraceParent,
+) -> Result<Leg, Failure> {
+    match &routed.route {
+        Route::Passthrough { hop, .. } => {
+            dial::as_it_is(&room.shared, pod, *hop).await.map(Leg::Plain)
+        }
         Route::Tunnel(tunnel) => {
             let spoken = headers::spoken(&routed.source, routed.client, tunnel, traceparent);
-            let opened = open(tunnel, &routed.source, (room, pod), &spoken);
-            through(socket, opened, &around).await
+            through(tunnel, &routed.source, (room, pod), &spoken).await.map(Leg::Tunnel)
         }
         Route::DoubleTunnel { .. } => {
-            let _ = socket::reset_on_close(&socket);
             Err(Failure::new(Reason::OtherNetwork, "networks are not joined in this version"))
-        }
-    };
-    live.finish(result);
-}
-
-async fn passthrough(
-    socket: TcpStream,
-    hop: Hop,
-    room: &Room,
-    pod: &Pod,
-    around: &Around<'_>,
-) -> Result<(), Failure> {
-    let far = until_cut(around.connection, dial::as_it_is(&room.shared, pod, hop)).await;
-    match far {
-        Ok(far) => pipe::plain(socket, far, around).await,
-        Err(failure) => {
-            let _ = socket::reset_on_close(&socket);
-            Err(failure)
         }
     }
 }
 
 async fn through(
-    socket: TcpStream,
-    opened: impl Future<Output = Result<Stream, Failure>>,
-    around: &Around<'_>,
-) -> Result<(), Failure> {
-    match until_cut(around.connection, opened).await {
-        Ok(stream) => pipe::tunnel(socket, stream, around).await,
-        Err(failure) => {
-            let _ = socket::reset_on_close(&socket);
-            Err(failure)
-        }
-    }
-}
-
-async fn open(
     tunnel: &TunnelRoute,
     source: &Workload,
     (room, pod): (&Rc<Room>, &Arc<Pod>),

@@ -18,8 +18,8 @@ use crate::report::{Connection as Described, Direction, Early, Failure, Reason, 
 use crate::sys::socket;
 
 /// Serves one plaintext connection from its first byte to its last.
-pub(super) async fn serve(accepted: Accepted, room: Rc<Room>) {
-    let Accepted { socket, pod, client, local, guards, .. } = accepted;
+pub(super) async fn serve(accepted: Box<Accepted>, room: Rc<Room>) {
+    let Accepted { socket, pod, client, local, guards, .. } = *accepted;
     let connection = room.connections.enter(pod.id);
     let _guards = guards;
     let ready = async {
@@ -28,7 +28,7 @@ pub(super) async fn serve(accepted: Accepted, room: Rc<Room>) {
         }
         pod.workload(&room.shared).await
     };
-    let workload = match until_cut(&connection, ready).await {
+    let workload = match until_cut(&connection, Box::pin(ready)).await {
         Ok(workload) => workload,
         Err(failure) => {
             let early =
@@ -82,7 +82,7 @@ async fn deliver(
         let (source, target) = (client.ip(), facts.destination);
         dial::to_application(&session, room, pod, source, target).await
     };
-    let result = match until_cut(connection, opened).await {
+    let result = match until_cut(connection, Box::pin(opened)).await {
         Ok(application) => {
             let around = Around {
                 connection,

@@ -235,7 +235,7 @@ impl Crew {
     /// Serves a connection here.
     fn keep(&self, accepted: Accepted, room: &Rc<Room>) {
         let load = Loaded::new(&self.workers[self.me].load);
-        let here = Rc::clone(room);
+        let (accepted, here) = (Box::new(accepted), Rc::clone(room));
         match accepted.entrance {
             Entrance::Outbound => room.tasks.spawn(async move {
                 outbound::serve(accepted, here).await;
