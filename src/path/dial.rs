@@ -8,7 +8,7 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 
 use super::pod::Pod;
-use super::room::{Room, Shared};
+use super::room::Room;
 use super::session::Session;
 use crate::config::OriginalSource;
 use crate::model::Hop;
@@ -16,15 +16,15 @@ use crate::report::{Failure, Reason};
 use crate::sys::socket::{self, SocketPlan};
 
 /// Opens the TCP connection of a tunnel, from the pod's own address.
-pub(super) async fn for_tunnel(shared: &Shared, pod: &Pod, hop: Hop) -> Result<TcpStream, Failure> {
+pub(super) async fn for_tunnel(room: &Room, pod: &Pod, hop: Hop) -> Result<TcpStream, Failure> {
     let timed_out = Reason::TunnelDialTimeout;
-    open(shared, pod, hop.0, None).await.map_err(|error| failed(&error, hop.0, timed_out))
+    open(room, pod, hop.0, None).await.map_err(|error| failed(&error, hop.0, timed_out))
 }
 
 /// Opens a plain connection to where the pod wanted to go, from the pod's own address.
-pub(super) async fn as_it_is(shared: &Shared, pod: &Pod, hop: Hop) -> Result<TcpStream, Failure> {
+pub(super) async fn as_it_is(room: &Room, pod: &Pod, hop: Hop) -> Result<TcpStream, Failure> {
     let timed_out = Reason::DialTimeout;
-    open(shared, pod, hop.0, None).await.map_err(|error| failed(&error, hop.0, timed_out))
+    open(room, pod, hop.0, None).await.map_err(|error| failed(&error, hop.0, timed_out))
 }
 
 /// Opens the leg to the application. It sees `source` as its peer wherever that is possible, and
@@ -43,13 +43,13 @@ pub(super) async fn to_application(
             let why = "the pod's sockets are not transparent";
             return Err(Failure::new(Reason::OriginalSource, why));
         }
-        let opened = open(shared, pod, target, None).await;
+        let opened = open(room, pod, target, None).await;
         return opened.map_err(|error| failed(&error, target, Reason::DialTimeout));
     }
     let mut last = DialError::Timeout;
     for _ in 0..SOURCE_PORTS_TRIED_MAX {
         let port = source_port(&mut room.rng.borrow_mut());
-        match open(shared, pod, target, Some(SocketAddr::new(source, port))).await {
+        match open(room, pod, target, Some(SocketAddr::new(source, port))).await {
             Ok(stream) => return Ok(stream),
             Err(error) if error.is_about_the_port() => last = error,
             Err(error) => {
@@ -103,16 +103,16 @@ impl DialError {
 }
 
 async fn open(
-    shared: &Shared,
+    room: &Room,
     pod: &Pod,
     target: SocketAddr,
     source: Option<SocketAddr>,
 ) -> Result<TcpStream, DialError> {
+    let shared = &room.shared;
     let plan = SocketPlan { ipv6: target.is_ipv6(), transparent: source.is_some() };
     let dial = async {
-        let sockets = shared.opener.sockets(pod.spec.netns.clone(), plan, 1).await;
-        let socket = sockets.map_err(DialError::Socket)?.pop();
-        let socket = socket.ok_or_else(|| DialError::Socket(io::ErrorKind::NotFound.into()))?;
+        let socket = room.stock.take(&shared.opener, pod, plan).await;
+        let socket = socket.map_err(DialError::Socket)?;
         socket::tune(&socket, &shared.liveness()).map_err(DialError::Socket)?;
         if let Some(source) = source {
             socket::bind_original_source_port(&socket, source).map_err(DialError::Source)?;

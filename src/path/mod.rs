@@ -24,5 +24,6 @@ mod host;
 mod pod;
 mod refusal;
 mod room;
+mod stock;
 
 pub use host::{Handles, PodHost, PodSpec, StartError};

@@ -110,9 +110,7 @@ async fn leg(
     traceparent: TraceParent,
 ) -> Result<Leg, Failure> {
     match &routed.route {
-        Route::Passthrough { hop, .. } => {
-            dial::as_it_is(&room.shared, pod, *hop).await.map(Leg::Plain)
-        }
+        Route::Passthrough { hop, .. } => dial::as_it_is(room, pod, *hop).await.map(Leg::Plain),
         Route::Tunnel(tunnel) => {
             let spoken = headers::spoken(&routed.source, routed.client, tunnel, traceparent);
             through(tunnel, &routed.source, (room, pod), &spoken).await.map(Leg::Tunnel)
@@ -137,7 +135,7 @@ async fn through(
             let shared = &room.shared;
             // The certificate first: without one there is no reason to knock.
             let config = pod.client_tls(shared, &key.source, &key.expected).await?;
-            let socket = dial::for_tunnel(shared, &pod, key.hop).await?;
+            let socket = dial::for_tunnel(&room, &pod, key.hop).await?;
             let handshake = hello::connect(socket, key.hop, config);
             let tls = tokio::time::timeout(shared.dial_limit(), handshake).await;
             tls.unwrap_or_else(|_| Err(Failure::new(Reason::TunnelTls, "timed out")))

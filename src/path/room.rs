@@ -10,6 +10,7 @@ use tokio::task::JoinSet;
 use super::budget::{Budget, Turns};
 use super::buffers::Buffers;
 use super::connections::Connections;
+use super::stock::Stock;
 use super::tunnel::{Pool, Settings};
 use crate::config::{DataPathConfig, Limits};
 use crate::creds::Credentials;
@@ -52,6 +53,7 @@ pub(super) struct Room {
     pub(super) shared: Arc<Shared>,
     pub(super) buffers: Rc<Buffers>,
     pub(super) pool: Rc<Pool>,
+    pub(super) stock: Stock,
     pub(super) connections: Rc<Connections>,
     pub(super) rng: RefCell<fastrand::Rng>,
     pub(super) tasks: Tasks,
@@ -82,6 +84,7 @@ impl Room {
         Rc::new(Self {
             buffers: Rc::default(),
             pool: Rc::new(pool),
+            stock: Stock::default(),
             connections: Rc::default(),
             rng: RefCell::new(fastrand::Rng::with_seed(seed)),
             tasks,

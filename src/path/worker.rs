@@ -111,6 +111,7 @@ async fn run(
             biased;
             message = inbox.recv() => message,
             _ = reap.tick() => {
+                room.stock.clear_unused();
                 let panics = room.tasks.reap();
                 room.shared.report.panicked(panics);
                 continue;
@@ -126,6 +127,7 @@ async fn run(
                 pods.remove(&pod);
                 crew.places.forget(pod);
                 room.pool.close_pod(pod);
+                room.stock.forget(pod);
                 room.connections.cut_pod(pod, &Failure::from(Reason::PodRemoved));
                 let _ = done.send(());
             }
