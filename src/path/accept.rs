@@ -11,6 +11,7 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 
 use super::budget::Place;
 use super::outbound;
@@ -68,14 +69,15 @@ impl Entrance {
     }
 }
 
-/// Accepts until the task is ended. An accept that fails for lack of resources is followed by a
-/// pause, because the queue is still there and asking again at once would only spin.
+/// Accepts until it is to close, or the task is ended. An accept that fails for lack of resources
+/// is followed by a pause, because the queue is still there and asking again at once would only
+/// spin.
 pub(super) async fn listen(
     listener: StdTcpListener,
     entrance: Entrance,
     pod: Arc<Pod>,
-    room: Rc<Room>,
-    crew: Rc<Crew>,
+    (room, crew): (Rc<Room>, Rc<Crew>),
+    mut closing: watch::Receiver<bool>,
 ) {
     let listener = match TcpListener::from_std(listener) {
         Ok(listener) => listener,
@@ -86,13 +88,44 @@ pub(super) async fn listen(
     };
     let pause = Duration::from_millis(room.shared.limits.accept_backoff_ms);
     loop {
-        match batch(&listener, entrance, &pod, (&room, &crew)).await {
+        let taken = tokio::select! {
+            biased;
+            _ = closing.wait_for(|closing| *closing) => break,
+            taken = batch(&listener, entrance, &pod, (&room, &crew)) => taken,
+        };
+        match taken {
             Ok(()) => tokio::task::yield_now().await,
             Err(error) if is_about_the_client(&error) => {}
             Err(error) => {
                 tracing::warn!(pod = %pod.spec.name, ?entrance, %error, "cannot accept");
                 tokio::time::sleep(pause).await;
             }
+        }
+    }
+    if let Err(error) = rest(listener, entrance, &pod, (&room, &crew)) {
+        tracing::warn!(pod = %pod.spec.name, ?entrance, %error, "connections may be lost");
+    }
+}
+
+/// Takes what is in the queue, whose clients were told that they are connected: closing the
+/// listener would reset them.
+fn rest(
+    listener: TcpListener,
+    entrance: Entrance,
+    pod: &Arc<Pod>,
+    (room, crew): (&Rc<Room>, &Rc<Crew>),
+) -> io::Result<()> {
+    let listener = listener.into_std()?;
+    loop {
+        match listener.accept() {
+            Ok((socket, peer)) => {
+                socket.set_nonblocking(true)?;
+                let socket = TcpStream::from_std(socket)?;
+                take(socket, peer, (entrance, pod), (room, crew));
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+            Err(error) if is_about_the_client(&error) => {}
+            Err(error) => return Err(error),
         }
     }
 }

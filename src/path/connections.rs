@@ -65,6 +65,11 @@ impl Connections {
         Connection { table: Rc::clone(self), id, cut }
     }
 
+    /// Whether nothing new is to be taken.
+    pub(super) fn is_draining(&self) -> bool {
+        self.draining.get()
+    }
+
     /// Ends the connections of one pod.
     pub(super) fn cut_pod(&self, pod: u64, failure: &Failure) {
         for slot in self.table.borrow().values().filter(|slot| slot.pod == pod) {

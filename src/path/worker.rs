@@ -11,7 +11,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use tokio::runtime::{Builder, LocalOptions};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::{interval, sleep_until};
 
@@ -102,7 +102,8 @@ async fn run(
 ) {
     let room = Room::new(shared, fastrand::u64(..));
     let crew = Rc::new(Crew { workers, me, places: Places::default(), turn: Cell::new(0) });
-    let mut pods: HashMap<u64, JoinSet<()>> = HashMap::new();
+    let mut pods: HashMap<u64, Served> = HashMap::new();
+    let (close, closing) = watch::channel(false);
     let watch = Rc::clone(&room);
     room.tasks.spawn(async move { redecide(&watch).await });
     let mut reap = interval(REAP_INTERVAL);
@@ -120,7 +121,7 @@ async fn run(
         match message {
             Some(Message::Serve { pod, listeners }) => {
                 let id = pod.id;
-                pods.insert(id, serve(pod, listeners, &room, &crew));
+                pods.insert(id, serve(pod, listeners, (&room, &crew), &closing));
             }
             Some(Message::Keep(accepted)) => crew.receive(*accepted, &room),
             Some(Message::Stop { pod, done }) => {
@@ -132,10 +133,14 @@ async fn run(
                 let _ = done.send(());
             }
             Some(Message::Drain { empty }) => {
-                pods.clear();
                 room.connections.drain();
+                close.send_replace(true);
                 let connections = Rc::clone(&room.connections);
+                let mut closed = std::mem::take(&mut pods);
                 room.tasks.spawn(async move {
+                    for pod in closed.values_mut() {
+                        while pod.listeners.join_next().await.is_some() {}
+                    }
                     connections.empty().await;
                     let _ = empty.send(());
                 });
@@ -154,7 +159,18 @@ async fn run(
     tokio::task::yield_now().await;
 }
 
-fn serve(pod: Arc<Pod>, listeners: Listeners, room: &Rc<Room>, crew: &Rc<Crew>) -> JoinSet<()> {
+/// What runs for a pod; ends when dropped.
+struct Served {
+    listeners: JoinSet<()>,
+    _certificate: JoinSet<()>,
+}
+
+fn serve(
+    pod: Arc<Pod>,
+    listeners: Listeners,
+    (room, crew): (&Rc<Room>, &Rc<Crew>),
+    closing: &watch::Receiver<bool>,
+) -> Served {
     let mut tasks = JoinSet::new();
     let Listeners { outbound, plaintext, hbone, .. } = listeners;
     let entrances = [
@@ -163,12 +179,13 @@ fn serve(pod: Arc<Pod>, listeners: Listeners, room: &Rc<Room>, crew: &Rc<Crew>) 
         (hbone, Entrance::Hbone),
     ];
     for (listener, entrance) in entrances {
-        let (pod, room, crew) = (Arc::clone(&pod), Rc::clone(room), Rc::clone(crew));
-        tasks.spawn_local(accept::listen(listener, entrance, pod, room, crew));
+        let (pod, place) = (Arc::clone(&pod), (Rc::clone(room), Rc::clone(crew)));
+        tasks.spawn_local(accept::listen(listener, entrance, pod, place, closing.clone()));
     }
     let shared = Arc::clone(&room.shared);
-    tasks.spawn_local(async move { pod.hold_certificate(&shared).await });
-    tasks
+    let mut certificate = JoinSet::new();
+    certificate.spawn_local(async move { pod.hold_certificate(&shared).await });
+    Served { listeners: tasks, _certificate: certificate }
 }
 
 /// Decides every open session again whenever the configuration changes (promise S1).
@@ -201,6 +218,10 @@ impl Crew {
 
     /// Gives a connection to the worker that has its tunnel, else to the least busy one.
     pub(super) fn place(&self, accepted: Accepted, key: Option<TunnelKey>, room: &Rc<Room>) {
+        if room.connections.is_draining() {
+            // The others may have told already that they have nothing left.
+            return self.keep(accepted, room);
+        }
         let loads: Vec<usize> =
             self.workers.iter().map(|worker| worker.load.load(Ordering::Relaxed)).collect();
         // Ties go round, so that a quiet node spreads too.
