@@ -14,7 +14,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
 use super::budget::Place;
-use super::outbound;
+use super::outbound::{self, Routed};
 use super::pod::Pod;
 use super::room::Room;
 use super::tunnel::TunnelKey;
@@ -54,6 +54,8 @@ pub(super) struct Accepted<S = TcpStream> {
     /// Its places in the budgets of the node and of the pod, and in the gauge.
     pub(super) guards: (Place, Place, SocketGuard),
     pub(super) at: Instant,
+    /// Its way, if it could be told while it was being placed.
+    pub(super) routed: Option<Box<Routed>>,
 }
 
 /// Where the tunnels of this worker's pods live.
@@ -174,11 +176,13 @@ fn take(
     };
     let guards = (node, own, shared.report.socket(entrance.direction()));
     let at = shared.clock.monotonic();
-    let pod_here = Arc::clone(pod);
-    let accepted = Accepted { socket, entrance, pod: pod_here, client, local, guards, at };
-    let key = (entrance == Entrance::Outbound && crew.len() > 1)
+    // One worker has nothing to choose from.
+    let routed = (entrance == Entrance::Outbound && crew.len() > 1)
         .then(|| outbound::foresee(room, pod, client, OrigDst(local)))
         .flatten();
+    let key = routed.as_ref().and_then(|routed| routed.tunnel_key(pod));
+    let pod = Arc::clone(pod);
+    let accepted = Accepted { socket, entrance, pod, client, local, guards, at, routed };
     crew.place(accepted, key, room);
 }
 
@@ -198,9 +202,9 @@ impl Accepted<StdTcpStream> {
 
 impl<S> Accepted<S> {
     fn with_socket<T>(self, change: impl FnOnce(S) -> io::Result<T>) -> io::Result<Accepted<T>> {
-        let Self { socket, entrance, pod, client, local, guards, at } = self;
+        let Self { socket, entrance, pod, client, local, guards, at, routed } = self;
         let socket = change(socket)?;
-        Ok(Accepted { socket, entrance, pod, client, local, guards, at })
+        Ok(Accepted { socket, entrance, pod, client, local, guards, at, routed })
     }
 }
 

@@ -21,7 +21,8 @@ use crate::sys::socket;
 use crate::wire::traceparent::TraceParent;
 
 /// A captured connection whose way is known.
-struct Routed {
+#[derive(Debug)]
+pub(super) struct Routed {
     source: Arc<Workload>,
     client: ClientAddr,
     destination: OrigDst,
@@ -36,12 +37,13 @@ enum Leg {
 
 /// Serves one captured connection from its first byte to its last.
 pub(super) async fn serve(accepted: Box<Accepted>, room: Rc<Room>) {
-    let Accepted { socket, pod, client, local, guards, .. } = *accepted;
+    let Accepted { socket, pod, client, local, guards, routed: foreseen, .. } = *accepted;
     let _guards = guards;
     let connection = room.connections.enter(pod.id);
     let _ = socket::tune(&socket, &room.shared.liveness());
     // What is over before the first byte is boxed, so that a connection which lives long is small.
-    let opened = Box::pin(open(client, OrigDst(local), (&room, &pod), &connection)).await;
+    let asked = (client, OrigDst(local));
+    let opened = Box::pin(open(asked, foreseen, (&room, &pod), &connection)).await;
     let Some((live, leg)) = opened else {
         let _ = socket::reset_on_close(&socket);
         return;
@@ -61,13 +63,19 @@ pub(super) async fn serve(accepted: Box<Accepted>, room: Rc<Room>) {
 
 /// Everything up to the first byte. What fails has been reported.
 async fn open(
-    client: ClientAddr,
-    destination: OrigDst,
+    (client, destination): (ClientAddr, OrigDst),
+    foreseen: Option<Box<Routed>>,
     (room, pod): (&Rc<Room>, &Arc<Pod>),
     connection: &Connection,
 ) -> Option<(Live, Leg)> {
     let report = &room.shared.report;
-    let prepared = prepare(room, pod, client, destination);
+    let prepared = async {
+        if let Some(foreseen) = foreseen {
+            return Ok(foreseen);
+        }
+        let source = pod.workload(&room.shared).await?;
+        routed(room, source, client, destination).map(Box::new)
+    };
     let routed = match until_cut(connection, prepared).await {
         Ok(routed) => routed,
         Err(failure) => {
@@ -88,20 +96,6 @@ async fn open(
             None
         }
     }
-}
-
-async fn prepare(
-    room: &Room,
-    pod: &Pod,
-    client: ClientAddr,
-    destination: OrigDst,
-) -> Result<Routed, Failure> {
-    let source = pod.workload(&room.shared).await?;
-    let facts = Outbound { source: &source, network: &room.shared.network, client, destination };
-    let snapshot = room.shared.view.load();
-    let route = decide::route(&snapshot, &facts, &mut room.rng.borrow_mut())
-        .map_err(refusal::from_route)?;
-    Ok(Routed { source, client, destination, route })
 }
 
 async fn leg(
@@ -155,19 +149,39 @@ fn key(tunnel: &TunnelRoute, source: &Workload, pod: &Pod) -> TunnelKey {
     }
 }
 
-/// The tunnel that a captured connection will use, if its way can be told without waiting.
+/// The way of a captured connection, if it can be told without waiting.
 pub(super) fn foresee(
     room: &Room,
     pod: &Pod,
     client: ClientAddr,
     destination: OrigDst,
-) -> Option<TunnelKey> {
+) -> Option<Box<Routed>> {
     let snapshot = room.shared.view.load();
-    let source = pod.find(&room.shared, &snapshot)?;
-    let facts = Outbound { source, network: &room.shared.network, client, destination };
-    match decide::route(&snapshot, &facts, &mut room.rng.borrow_mut()) {
-        Ok(Route::Tunnel(tunnel)) => Some(key(&tunnel, source, pod)),
-        _ => None,
+    let source = Arc::clone(pod.find(&room.shared, &snapshot)?);
+    // A refusal is found again, and reported, by the worker that serves the connection.
+    routed(room, source, client, destination).ok().map(Box::new)
+}
+
+fn routed(
+    room: &Room,
+    source: Arc<Workload>,
+    client: ClientAddr,
+    destination: OrigDst,
+) -> Result<Routed, Failure> {
+    let facts = Outbound { source: &source, network: &room.shared.network, client, destination };
+    let snapshot = room.shared.view.load();
+    let route = decide::route(&snapshot, &facts, &mut room.rng.borrow_mut())
+        .map_err(refusal::from_route)?;
+    Ok(Routed { source, client, destination, route })
+}
+
+impl Routed {
+    /// The tunnel that it will use, if it will use one.
+    pub(super) fn tunnel_key(&self, pod: &Pod) -> Option<TunnelKey> {
+        match &self.route {
+            Route::Tunnel(tunnel) => Some(key(tunnel, &self.source, pod)),
+            Route::Passthrough { .. } | Route::DoubleTunnel { .. } => None,
+        }
     }
 }
 

@@ -1,6 +1,5 @@
 //! One worker: a thread, a runtime, and the connections that live and die there.
 
-use std::cell::Cell;
 use std::collections::HashMap;
 use std::io;
 use std::net::TcpStream as StdTcpStream;
@@ -58,7 +57,6 @@ pub(super) struct Crew {
     workers: Vec<Worker>,
     me: usize,
     places: Places,
-    turn: Cell<usize>,
 }
 
 impl Worker {
@@ -101,7 +99,7 @@ async fn run(
     mut inbox: mpsc::Receiver<Message>,
 ) {
     let room = Room::new(shared, fastrand::u64(..));
-    let crew = Rc::new(Crew { workers, me, places: Places::default(), turn: Cell::new(0) });
+    let crew = Rc::new(Crew { workers, me, places: Places::default() });
     let mut pods: HashMap<u64, Served> = HashMap::new();
     let (close, closing) = watch::channel(false);
     let watch = Rc::clone(&room);
@@ -224,11 +222,8 @@ impl Crew {
         }
         let loads: Vec<usize> =
             self.workers.iter().map(|worker| worker.load.load(Ordering::Relaxed)).collect();
-        // Ties go round, so that a quiet node spreads too.
-        let turn = self.turn.get();
-        self.turn.set(turn.wrapping_add(1));
-        let count = loads.len();
-        let least = (0..count).map(|i| (turn + i) % count).min_by_key(|&i| loads[i]);
+        // Of equals this one: moving a socket costs more than a quiet node gains by it.
+        let least = (0..loads.len()).min_by_key(|&i| (loads[i], i != self.me));
         let least = least.unwrap_or(self.me);
         let chosen = match key {
             Some(key) => self.places.choose(key, &loads, least),
