@@ -2,21 +2,17 @@
 //! counted, and disturbs nobody else.
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use adit::cli::lab::{App, Pod, Service};
-use adit::sys::clock::Clock;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use rustls::ClientConfig;
 use rustls::version::{TLS12, TLS13};
-use rustls::{ClientConfig, ClientConnection};
-use rustls_pki_types::ServerName;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::world::peer::{
-    self, Pki, Shown, Tunnel, dial, echo, handshake, on_runtime, tls, within,
-};
+use crate::world::frames::{self, PREFACE};
+use crate::world::peer::{self, Pki, Shown, Tunnel, echo, handshake, on_runtime, tls, within};
 use crate::world::{Context, Outcome, PORT, World, connect, echo_and_end, ensure};
 
 pub(crate) const TESTS: crate::Tests = &[
@@ -26,26 +22,21 @@ pub(crate) const TESTS: crate::Tests = &[
     ("a_pod_is_no_door_to_another_ones_services", foreign_services),
     ("what_is_refused_later_has_its_status_too", later_refusals),
     ("unreadable_headers_are_ignored_and_counted", unreadable_headers),
-    ("oversized_headers_are_refused", oversized_headers),
-    ("floods_of_continuations_end_the_tunnel", continuations),
-    ("rapid_resets_end_the_tunnel", rapid_resets),
-    ("silence_is_ended_after_ten_seconds", silence),
-    ("silent_connections_keep_nobody_out", silent_crowd),
 ];
 
 const HBONE: u16 = 15008;
-const WEB: &str = "spiffe://cluster.local/ns/front/sa/web";
-const DESTINATION: &str = "destination";
+pub(crate) const WEB: &str = "spiffe://cluster.local/ns/front/sa/web";
+pub(crate) const DESTINATION: &str = "destination";
 
 /// A world, its server, and somebody with a good certificate on the wire.
-struct Scene {
-    world: World,
+pub(crate) struct Scene {
+    pub(crate) world: World,
     pki: Pki,
     _app: App,
 }
 
 impl Scene {
-    fn new() -> Outcome<Self> {
+    pub(crate) fn new() -> Outcome<Self> {
         let world = World::new()?;
         let app = App::start(world.pod("cart"), PORT, Service::Echo).during("a server")?;
         let pki = Pki::of(world.dir())?;
@@ -53,21 +44,21 @@ impl Scene {
     }
 
     /// Where nothing of ours is captured.
-    fn pod(&self) -> &Pod {
+    pub(crate) fn pod(&self) -> &Pod {
         self.world.pod("legacy")
     }
 
-    fn hbone(&self) -> SocketAddr {
+    pub(crate) fn hbone(&self) -> SocketAddr {
         (self.world.pod("cart").ipv4, HBONE).into()
     }
 
     /// What a good peer of this identity speaks.
-    fn good(&self, identity: &str) -> Outcome<Arc<ClientConfig>> {
+    pub(crate) fn good(&self, identity: &str) -> Outcome<Arc<ClientConfig>> {
         tls(Some(&self.pki.issue(&[identity])?), &["h2"], &TLS13)
     }
 
     /// What everybody else may expect, whatever has just happened.
-    fn ordinary(&self) -> Outcome {
+    pub(crate) fn ordinary(&self) -> Outcome {
         let stream = connect(self.world.pod("web"), self.world.server(false))?;
         echo_and_end(stream, "as ever\n").during("an ordinary connection")
     }
@@ -183,7 +174,7 @@ fn targets() -> Outcome {
         // All that on one tunnel, which still works.
         for good in [on_cart(PORT), "cart.shop.svc.cluster.local:80".to_owned()] {
             let (status, carried) = tunnel.connect(&good).await?;
-            let mut carried = carried.ok_or(format!("{good}: {status}"))?;
+            let mut carried = carried.ok_or_else(|| format!("{good}: {status}"))?;
             echo(&mut carried, "through").await?;
         }
         Ok(())
@@ -192,7 +183,7 @@ fn targets() -> Outcome {
 }
 
 /// One stream that must be refused with this status and reason.
-async fn refused_stream(
+pub(crate) async fn refused_stream(
     scene: &Scene,
     (what, status, reason): (&str, u16, &str),
     ask: impl AsyncFnOnce() -> Outcome<(u16, Option<peer::Carried>)>,
@@ -209,13 +200,13 @@ fn unreadable_target(scene: &Scene, config: &Arc<ClientConfig>) -> Outcome {
     on_runtime(async {
         let mut stream = handshake(scene.pod(), scene.hbone(), config).await?;
         let mut bytes = PREFACE.to_vec();
-        bytes.extend(headers(1, "no such\u{7f} target", END_HEADERS));
+        bytes.extend(frames::connect(1, "no such\u{7f} target"));
         stream.write_all(&bytes).await.during("sending")?;
-        let reset = until_frame(&mut stream, RST_STREAM).await?;
+        let reset = frames::until(&mut stream, frames::RST_STREAM).await?;
         ensure!(reset.is_some(), "no reset of the stream");
-        let bytes = headers(3, &scene.hbone().to_string(), END_HEADERS);
+        let bytes = frames::connect(3, &scene.hbone().to_string());
         stream.write_all(&bytes).await.during("sending")?;
-        let answer = until_frame(&mut stream, HEADERS).await?;
+        let answer = frames::until(&mut stream, frames::HEADERS).await?;
         ensure!(answer.is_some(), "no answer to the next stream");
         Ok(())
     })?;
@@ -277,7 +268,7 @@ fn unreadable_headers() -> Outcome {
             let value = HeaderValue::from_bytes(value).during("a header")?;
             headers.insert(HeaderName::from_static(name), value);
             let (status, carried) = tunnel.ask(Method::CONNECT, &target, headers).await?;
-            let mut carried = carried.ok_or(format!("{name}: {status}"))?;
+            let mut carried = carried.ok_or_else(|| format!("{name}: {status}"))?;
             echo(&mut carried, "ignored").await?;
             let after = scene.world.metric("b", &counter)?;
             ensure!((after - before - 1.0).abs() < f64::EPSILON, "{name}: {before}, {after}");
@@ -285,221 +276,4 @@ fn unreadable_headers() -> Outcome {
         Ok(())
     })?;
     scene.ordinary()
-}
-
-fn oversized_headers() -> Outcome {
-    let scene = Scene::new()?;
-    let config = scene.good(WEB)?;
-    let target = format!("{}:{PORT}", scene.world.pod("cart").ipv4);
-    let large = |kib: usize| {
-        let mut headers = HeaderMap::new();
-        let value = HeaderValue::from_str(&"x".repeat(kib * 1024)).during("a header")?;
-        headers.insert(HeaderName::from_static("x-large"), value);
-        Ok::<_, String>(headers)
-    };
-    on_runtime(async {
-        let tunnel = Tunnel::open(scene.pod(), scene.hbone(), &config).await?;
-        let headers = large(60)?;
-        let (status, _) = tunnel.ask(Method::CONNECT, &target, headers).await?;
-        ensure!(status == 200, "60 KiB: status {status}");
-        let headers = large(65)?;
-        let ask = async || tunnel.ask(Method::CONNECT, &target, headers).await;
-        refused_stream(&scene, ("65 KiB", 431, "headers_too_large"), ask).await?;
-        // So much is not even decoded.
-        let (status, _) = tunnel.ask(Method::CONNECT, &target, large(300)?).await?;
-        ensure!(status == 431, "300 KiB: status {status}");
-        let (status, carried) = tunnel.connect(&target).await?;
-        echo(&mut carried.ok_or(format!("status {status}"))?, "as ever").await
-    })?;
-    scene.ordinary()
-}
-
-fn continuations() -> Outcome {
-    const FRAMES_MAX: usize = 10_000;
-    let scene = Scene::new()?;
-    let config = scene.good(WEB)?;
-    scene.world.refusal(("b", DESTINATION, "http2"), &["connection failed"], || {
-        on_runtime(async {
-            let stream = handshake(scene.pod(), scene.hbone(), &config).await?;
-            let mut flood = PREFACE.to_vec();
-            flood.extend(headers(1, "a:1", 0));
-            // A literal field each, "x: y".
-            let more = frame(CONTINUATION, 0, 1, b"\x00\x01x\x01y");
-            flood.extend(more.repeat(FRAMES_MAX));
-            overwhelm(stream, &flood).await
-        })
-    })?;
-    scene.ordinary()
-}
-
-fn rapid_resets() -> Outcome {
-    const STREAMS: u32 = 10_000;
-    let scene = Scene::new()?;
-    let config = scene.good(WEB)?;
-    let target = format!("{}:{PORT}", scene.world.pod("cart").ipv4);
-    on_runtime(async {
-        // Somebody else's tunnel, from the same pod.
-        let bystander = Tunnel::open(scene.pod(), scene.hbone(), &config).await?;
-        let (status, carried) = bystander.connect(&target).await?;
-        let mut carried = carried.ok_or(format!("status {status}"))?;
-        echo(&mut carried, "before").await?;
-        let watch = scene.world.expect_refusal(("b", DESTINATION, "http2"))?;
-        let stream = handshake(scene.pod(), scene.hbone(), &config).await?;
-        let mut flood = PREFACE.to_vec();
-        for number in 0..STREAMS {
-            flood.extend(headers(2 * number + 1, &target, END_HEADERS));
-            flood.extend(frame(RST_STREAM, 0, 2 * number + 1, &CANCEL));
-        }
-        overwhelm(stream, &flood).await?;
-        scene.world.see_refusal(&watch, &["connection failed"])?;
-        echo(&mut carried, "after").await
-    })?;
-    scene.ordinary()
-}
-
-/// Sends as much as the other side takes; it must end the connection.
-async fn overwhelm(stream: peer::Tls, flood: &[u8]) -> Outcome {
-    let (mut receive, mut send) = tokio::io::split(stream);
-    let sending = async {
-        // The end may come in the middle of it.
-        let _ = send.write_all(flood).await;
-        std::future::pending::<()>().await;
-    };
-    let receiving = async {
-        let mut part = [0; 4096];
-        while matches!(receive.read(&mut part).await, Ok(1..)) {}
-    };
-    within(async {
-        tokio::select! {
-            () = sending => {}
-            () = receiving => {}
-        }
-    })
-    .await
-}
-
-fn silence() -> Outcome {
-    let scene = Scene::new()?;
-    let (pod, to) = (scene.pod(), scene.hbone());
-    let config = scene.good(WEB)?;
-    let target = format!("{}:{PORT}", scene.world.pod("cart").ipv4);
-    let counter = "adit_refusals_total{reason=\"first_connect_timeout\",reporter=\"destination\"}";
-    let hello = client_hello(&config)?;
-    on_runtime(async {
-        let idle = Tunnel::open(pod, to, &config).await?;
-        let (status, carried) = idle.connect(&target).await?;
-        let mut carried = carried.ok_or(format!("status {status}"))?;
-        echo(&mut carried, "before").await?;
-        let nothing = timed("nothing", async {
-            let mut stream = dial(pod, to)?;
-            within(stream.read(&mut [0; 1])).await.map(drop)
-        });
-        let half = timed("half a hello", async {
-            let mut stream = dial(pod, to)?;
-            stream.write_all(&hello[..hello.len() / 2]).await.during("sending")?;
-            within(stream.read(&mut [0; 1])).await.map(drop)
-        });
-        let mute = timed("TLS and nothing", async {
-            let mut stream = handshake(pod, to, &config).await?;
-            within(stream.read_to_end(&mut Vec::new())).await.map(drop)
-        });
-        let polite = timed("pings answered", async {
-            let tunnel = Tunnel::open(pod, to, &config).await?;
-            tunnel.ended().await.map(drop)
-        });
-        let (nothing, half, mute, polite) = tokio::join!(nothing, half, mute, polite);
-        nothing.and(half).and(mute).and(polite)?;
-        // What has carried a stream is never ended for being idle.
-        echo(&mut carried, "after").await?;
-        let (status, _) = idle.connect(&target).await?;
-        ensure!(status == 200, "the idle tunnel answers {status}");
-        Ok(())
-    })?;
-    scene.world.wait_log("b", &["connection failed", "first_connect_timeout"])?;
-    let counted = scene.world.metric("b", counter)?;
-    ensure!((counted - 4.0).abs() < f64::EPSILON, "{counted} silent peers were counted");
-    scene.ordinary()
-}
-
-/// Runs what must take ten seconds.
-async fn timed(what: &str, work: impl Future<Output = Outcome>) -> Outcome {
-    let clock = Clock::system();
-    let begin = clock.monotonic();
-    work.await.during(what)?;
-    let took = clock.monotonic().duration_since(begin);
-    let right = Duration::from_secs(9)..Duration::from_secs(13);
-    ensure!(right.contains(&took), "{what}: ended after {took:?}");
-    Ok(())
-}
-
-fn client_hello(config: &Arc<ClientConfig>) -> Outcome<Vec<u8>> {
-    let name = ServerName::try_from("cart.invalid").during("a name")?;
-    let mut client = ClientConnection::new(Arc::clone(config), name).during("TLS")?;
-    let mut hello = Vec::new();
-    client.write_tls(&mut hello).during("writing a hello")?;
-    Ok(hello)
-}
-
-fn silent_crowd() -> Outcome {
-    const CROWD: usize = 300;
-    let scene = Scene::new()?;
-    let crowd = (0..CROWD).map(|_| connect(scene.pod(), scene.hbone()));
-    let crowd: Vec<TcpStream> = crowd.collect::<Outcome<_>>()?;
-    scene.world.wait_metric("b", "istio_tcp_sockets_open{reporter=\"destination\"}", |open| {
-        open >= 300.0
-    })?;
-    // Neither of these has a tunnel yet.
-    for pod in ["web", "intruder"] {
-        let stream = connect(scene.world.pod(pod), scene.world.server(false))?;
-        echo_and_end(stream, "in spite of them\n").during(pod)?;
-    }
-    let refused = "adit_refusals_total{reason=\"too_many_handshakes\",reporter=\"destination\"}";
-    let refused = scene.world.metric("b", refused)?;
-    ensure!(refused.abs() < f64::EPSILON, "{refused} were refused");
-    drop(crowd);
-    Ok(())
-}
-
-/// The connection preface and empty SETTINGS (RFC 9113 3.4).
-const PREFACE: [u8; 33] = *b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
-const HEADERS: u8 = 1;
-const RST_STREAM: u8 = 3;
-const CONTINUATION: u8 = 9;
-const END_HEADERS: u8 = 4;
-const CANCEL: [u8; 4] = [0, 0, 0, 8];
-
-/// An HTTP/2 frame (RFC 9113 4.1).
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-    let len = u32::try_from(payload.len()).expect("frames are small").to_be_bytes();
-    let mut frame = vec![len[1], len[2], len[3], kind, flags];
-    frame.extend(stream.to_be_bytes());
-    frame.extend(payload);
-    frame
-}
-
-/// HEADERS of a CONNECT, in HPACK without any table: literals with indexed names.
-fn headers(stream: u32, authority: &str, flags: u8) -> Vec<u8> {
-    let mut block = b"\x02\x07CONNECT\x01".to_vec();
-    block.push(u8::try_from(authority.len()).expect("targets are short"));
-    block.extend(authority.bytes());
-    frame(HEADERS, flags, stream, &block)
-}
-
-/// Reads frames until one of a kind; `None` if the connection ends before.
-async fn until_frame(stream: &mut peer::Tls, kind: u8) -> Outcome<Option<Vec<u8>>> {
-    within(async {
-        loop {
-            let mut head = [0; 9];
-            if stream.read_exact(&mut head).await.is_err() {
-                return None;
-            }
-            let len = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
-            let mut payload = vec![0; len];
-            stream.read_exact(&mut payload).await.ok()?;
-            if head[3] == kind {
-                return Some(payload);
-            }
-        }
-    })
-    .await
 }

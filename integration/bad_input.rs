@@ -50,7 +50,7 @@ fn broken_file() -> Outcome {
         let broken = match what {
             "garbage" => b"\t}{:- what".to_vec(),
             "unknown field" => format!("{good}surprise: true\n").into_bytes(),
-            "cut off" => good[..good.rfind('}').unwrap_or(0)].as_bytes().to_vec(),
+            "cut off" => good.as_bytes()[..good.rfind('}').unwrap_or(0)].to_vec(),
             "not text" => vec![0xff; 100],
             "bad policy" => good.replace("Allow", "Allways").into_bytes(),
             _ => Vec::new(),
@@ -143,7 +143,7 @@ fn broken_agent() -> Outcome {
             false => plain.as_fd(),
         };
         let answer = session.tell(&case.message, &vec![one; case.descriptors]).during(what)?;
-        let text = answer.err().ok_or(format!("{what}: accepted"))?;
+        let text = answer.err().ok_or_else(|| format!("{what}: accepted"))?;
         ensure!(text.contains(case.answer), "{what}: the answer is {text:?}");
         let logged = |line: &str| line.contains("\terror\t") && line.contains(case.answer);
         world.proxy("b").wait_log(skip, PATIENCE, logged).during(what)?;

@@ -7,6 +7,7 @@
 mod attack;
 mod bad_input;
 mod churn;
+mod flood;
 mod foreign_agent;
 mod journeys;
 mod lab;
@@ -14,6 +15,7 @@ mod lab_parts;
 mod ledger;
 mod lifecycle;
 mod rootless;
+mod settings;
 mod sys_opener;
 mod tidy;
 mod world;
@@ -43,10 +45,12 @@ const MODULES: &[(&str, Needs, Tests)] = &[
     ("lab_parts", Needs::Namespaces, lab_parts::TESTS),
     ("journeys", Needs::Namespaces, journeys::TESTS),
     ("attack", Needs::Namespaces, attack::TESTS),
+    ("flood", Needs::Namespaces, flood::TESTS),
     ("bad_input", Needs::Namespaces, bad_input::TESTS),
     ("foreign_agent", Needs::Namespaces, foreign_agent::TESTS),
     ("churn", Needs::Namespaces, churn::TESTS),
     ("lifecycle", Needs::Namespaces, lifecycle::TESTS),
+    ("settings", Needs::Namespaces, settings::TESTS),
     ("ledger", Needs::Namespaces, ledger::TESTS),
 ];
 
