@@ -18,6 +18,9 @@ const QUEUE_LINES_MAX: usize = 10_000;
 const QUEUE_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Lines written with one call (spec operations 8).
 const BATCH_LINES_MAX: usize = 64;
+/// How long the first line of a batch waits for others. Waking this thread for every line would cost
+/// a short connection more than all else that is reported about it.
+const GATHER: Duration = Duration::from_millis(5);
 /// Pause before an output that would block is tried again.
 const WOULD_BLOCK_PAUSE: Duration = Duration::from_millis(10);
 
@@ -100,10 +103,20 @@ impl Queue {
     }
 }
 
+/// The first line of a batch: one that is waiting, or the next one and a moment for others.
+fn next(lines: &Receiver<String>) -> Option<String> {
+    if let Ok(line) = lines.try_recv() {
+        return Some(line);
+    }
+    let line = lines.recv().ok()?;
+    std::thread::sleep(GATHER);
+    Some(line)
+}
+
 impl Writer {
     fn run(mut self, lines: &Receiver<String>) {
         let mut batch = String::new();
-        while let Ok(first) = lines.recv() {
+        while let Some(first) = next(lines) {
             batch.clear();
             self.mend(&mut batch);
             batch.push_str(&first);
