@@ -80,9 +80,15 @@ fn rapid_resets() -> Outcome {
         let mut carried = carried.ok_or_else(|| format!("status {status}"))?;
         echo(&mut carried, "before").await?;
         let watch = scene.world.expect_refusal(("b", DESTINATION, "http2"))?;
-        let stream = handshake(scene.pod(), scene.hbone(), &config).await?;
-        let mut flood = PREFACE.to_vec();
-        for number in 0..STREAMS {
+        // One that has carried a stream, as an honest one would.
+        let mut stream = handshake(scene.pod(), scene.hbone(), &config).await?;
+        let mut first = PREFACE.to_vec();
+        first.extend(frames::connect(1, &target));
+        stream.write_all(&first).await.during("sending")?;
+        let answer = frames::until(&mut stream, frames::HEADERS).await?;
+        ensure!(answer.is_some(), "the first stream is not answered");
+        let mut flood = Vec::new();
+        for number in 1..=STREAMS {
             flood.extend(frames::connect(2 * number + 1, &target));
             flood.extend(frames::cancel(2 * number + 1));
         }
