@@ -34,10 +34,10 @@ fn readiness(world: &World) -> Outcome<String> {
 
 /// A proxy that has never seen another agent than this one.
 fn fresh_proxy(world: &mut World) -> Outcome<(RawAgent, RawSession)> {
-    let agent = world.foreign_agent("b")?;
     let proxy = world.proxies.remove("b").ok_or("no proxy")?;
     let status = proxy.terminate(PATIENCE).during("stopping the proxy")?;
     ensure!(status.success(), "the proxy ended with {status}");
+    let agent = world.foreign_agent("b")?;
     world.start_proxy("b", "b")?;
     let session = agent.accept()?;
     Ok((agent, session))
