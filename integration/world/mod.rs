@@ -315,8 +315,8 @@ impl World {
             })
     }
 
-    /// Does something that a proxy must refuse (`(proxy, reporter, reason)`), and waits for the line
-    /// of its log, with `parts` on it, and for its counter.
+    /// Does something that a proxy must refuse (`(proxy, reporter, reason)`), and waits for the
+    /// line of its log, with `parts` on it, and for its counter.
     pub(crate) fn refusal<T>(
         &self,
         what: (&str, &str, &str),
