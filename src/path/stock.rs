@@ -40,7 +40,7 @@ impl Stock {
         plan: SocketPlan,
     ) -> io::Result<Socket> {
         let key = (pod.id, plan);
-        let batch = match self.from_shelf(key) {
+        let batch = match self.shelved(key) {
             Ok(socket) => return Ok(socket),
             Err(batch) => batch,
         };
@@ -55,7 +55,7 @@ impl Stock {
     }
 
     /// A ready socket, or how many to ask for.
-    fn from_shelf(&self, key: (u64, SocketPlan)) -> Result<Socket, usize> {
+    fn shelved(&self, key: (u64, SocketPlan)) -> Result<Socket, usize> {
         let mut shelves = self.shelves.borrow_mut();
         let kept: usize = shelves.values().map(|shelf| shelf.ready.len()).sum();
         let shelf = shelves.entry(key).or_default();
@@ -97,11 +97,11 @@ mod tests {
     #[test]
     fn who_asks_again_gets_more_at_a_time_within_limits() {
         let stock = Stock::default();
-        let asked: Vec<_> = (0..7).map(|_| stock.from_shelf((1, PLAN)).unwrap_err()).collect();
+        let asked: Vec<_> = (0..7).map(|_| stock.shelved((1, PLAN)).unwrap_err()).collect();
         assert_eq!(asked, [1, 2, 4, 8, 16, 16, 16]);
         put(&stock, 2, KEPT_MAX);
-        assert_eq!(stock.from_shelf((1, PLAN)).unwrap_err(), 1);
-        assert!(stock.from_shelf((2, PLAN)).is_ok());
+        assert_eq!(stock.shelved((1, PLAN)).unwrap_err(), 1);
+        assert!(stock.shelved((2, PLAN)).is_ok());
         assert_eq!(kept(&stock), KEPT_MAX - 1);
     }
 
@@ -110,7 +110,7 @@ mod tests {
         let stock = Stock::default();
         put(&stock, 1, 3);
         put(&stock, 2, 3);
-        assert!(stock.from_shelf((1, PLAN)).is_ok());
+        assert!(stock.shelved((1, PLAN)).is_ok());
         stock.clear_unused();
         assert_eq!(kept(&stock), 2, "pod 2 did not use its own");
         stock.clear_unused();
