@@ -18,8 +18,8 @@ const QUEUE_LINES_MAX: usize = 10_000;
 const QUEUE_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Lines written with one call (spec operations 8).
 const BATCH_LINES_MAX: usize = 64;
-/// How long the first line of a batch waits for others. Waking this thread for every line would cost
-/// a short connection more than all else that is reported about it.
+/// How long the first line of a batch waits for others. Waking this thread for every line would
+/// cost a short connection more than all else that is reported about it.
 const GATHER: Duration = Duration::from_millis(5);
 /// Pause before an output that would block is tried again.
 const WOULD_BLOCK_PAUSE: Duration = Duration::from_millis(10);
