@@ -314,7 +314,7 @@ impl fmt::Display for AppError {
         match self {
             Self::Log(error) => write!(f, "the log cannot start: {error}"),
             Self::System(what, error) => write!(f, "cannot {what}: {error}"),
-            Self::DevCa(error) => write!(f, "the development CA: {error}"),
+            Self::DevCa(error) => error.fmt(f),
             Self::NoCa => f.write_str(
                 "there is nothing to fetch certificates from: set FAKE_CA=true for a development \
                  CA; fetching them from istiod is not part of this version",
