@@ -1,12 +1,7 @@
 //! Getting to where network namespaces can be made, without being root.
 
-use std::fs;
-
 use adit::cli::lab::userns;
 use adit::sys::netns::Netns;
-
-/// `CAP_NET_ADMIN` and `CAP_SYS_ADMIN` of linux/capability.h, as bits.
-const CAPABILITIES: u64 = 1 << 12 | 1 << 21;
 
 pub(crate) const TESTS: crate::Tests = &[("a_namespace_can_be_made", a_namespace_can_be_made)];
 
@@ -14,19 +9,9 @@ pub(crate) const TESTS: crate::Tests = &[("a_namespace_can_be_made", a_namespace
 ///
 /// Must be called while the process has one thread. The error ends with what would help.
 pub(crate) fn enter() -> Result<(), String> {
-    if may_make_namespaces() {
-        return Ok(());
-    }
-    userns::enter_user_namespace().map_err(|error| {
+    userns::ensure().map_err(|error| {
         format!("this test makes network namespaces, and {error}; {}", userns::remedy())
     })
-}
-
-fn may_make_namespaces() -> bool {
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let held = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
-    let held = held.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
-    held.is_some_and(|mask| mask & CAPABILITIES == CAPABILITIES)
 }
 
 fn a_namespace_can_be_made() -> Result<(), String> {

@@ -27,8 +27,6 @@ use super::material::Validity;
 use crate::sys::clock::Clock;
 use crate::sys::private_dir::{PrivateDirError, open_or_create_private_dir};
 
-/// The gauge that is 1 while certificates come from a development root.
-pub const GAUGE: &str = "adit_development_ca";
 /// Logged when the development CA is opened.
 pub const WARNING: &str = "FAKE_CA is on: workload certificates come from a development root. \
      Whoever can read its folder can be any workload. Never use it in production.";

@@ -15,6 +15,13 @@ use crate::model::Hop;
 use crate::report::{Failure, Reason};
 use crate::sys::socket::{self, SocketPlan};
 
+/// How many source ports are tried for one leg that keeps its source address.
+const SOURCE_PORTS_TRIED_MAX: usize = 8;
+/// The ports that Linux gives to clients by default (`ip_local_port_range`).
+const CLIENT_PORTS: RangeInclusive<u16> = 32_768..=60_999;
+/// Below it, ports are left to servers.
+const SOURCE_PORT_MIN: u16 = 10_240;
+
 /// Opens the TCP connection of a tunnel, from the pod's own address.
 pub(super) async fn for_tunnel(room: &Room, pod: &Pod, hop: Hop) -> Result<TcpStream, Failure> {
     let timed_out = Reason::TunnelDialTimeout;
@@ -63,13 +70,6 @@ pub(super) async fn to_application(
         other => failed(&other, target, Reason::DialTimeout),
     })
 }
-
-/// How many source ports are tried for one leg that keeps its source address.
-const SOURCE_PORTS_TRIED_MAX: usize = 8;
-/// The ports that Linux gives to clients by default (`ip_local_port_range`).
-const CLIENT_PORTS: RangeInclusive<u16> = 32_768..=60_999;
-/// Below it, ports are left to servers.
-const SOURCE_PORT_MIN: u16 = 10_240;
 
 /// A source port for a leg that keeps its source address.
 ///

@@ -4,16 +4,12 @@ use std::io;
 use std::sync::Arc;
 
 use rustls::{ClientConfig, ServerConfig};
-use rustls_pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsAcceptor, TlsConnector, client, server};
 
 use crate::creds::{self, verified_peer};
-use crate::model::{Hop, VerifiedPeer};
+use crate::model::VerifiedPeer;
 use crate::report::{Failure, Reason};
-
-/// What both sides speak inside TLS (spec hbone 2).
-const ALPN: &[u8] = b"h2";
 
 /// Answers a handshake on 15008: who the peer is, or why it is refused.
 pub(super) async fn accept(
@@ -22,7 +18,7 @@ pub(super) async fn accept(
 ) -> Result<(server::TlsStream<TcpStream>, VerifiedPeer), Failure> {
     let stream = TlsAcceptor::from(config).accept(socket).await.map_err(|error| refused(&error))?;
     let (_, session) = stream.get_ref();
-    if session.alpn_protocol() != Some(ALPN) {
+    if !creds::negotiated_h2(session) {
         return Err(Failure::new(Reason::NoAlpn, "the peer did not negotiate h2"));
     }
     let peer = verified_peer(session.peer_certificates())
@@ -33,16 +29,13 @@ pub(super) async fn accept(
 /// Opens a handshake to a hop. The expected identities are part of the configuration.
 pub(super) async fn connect(
     socket: TcpStream,
-    hop: Hop,
     config: Arc<ClientConfig>,
 ) -> Result<client::TlsStream<TcpStream>, Failure> {
-    // Never sent and never checked: peers are known by their SPIFFE identity.
-    let name = ServerName::IpAddress(hop.0.ip().into());
     let stream = TlsConnector::from(config)
-        .connect(name, socket)
+        .connect(creds::unsent_server_name(), socket)
         .await
         .map_err(|error| failed(Reason::TunnelTls, &error))?;
-    if stream.get_ref().1.alpn_protocol() != Some(ALPN) {
+    if !creds::negotiated_h2(stream.get_ref().1) {
         return Err(Failure::new(Reason::TunnelTls, "the far side did not negotiate h2"));
     }
     Ok(stream)

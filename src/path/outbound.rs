@@ -13,7 +13,7 @@ use super::room::Room;
 use super::tunnel::{Stream, TunnelKey};
 use super::{dial, headers, hello, refusal};
 use crate::decide::{self, Outbound, Route, TunnelRoute};
-use crate::model::{ClientAddr, Hop, OrigDst, Service, Workload};
+use crate::model::{ClientAddr, Hop, OrigDst, Service, Snapshot, Workload};
 use crate::report::{
     Connection as Described, Direction, Early, Failure, Live, Reason, Side, Transport,
 };
@@ -74,7 +74,8 @@ async fn open(
             return Ok(foreseen);
         }
         let source = pod.workload(&room.shared).await?;
-        routed(room, source, client, destination).map(Box::new)
+        let snapshot = room.shared.view.load();
+        routed(room, &snapshot, source, (client, destination)).map(Box::new)
     };
     let routed = match until_cut(connection, prepared).await {
         Ok(routed) => routed,
@@ -130,7 +131,7 @@ async fn through(
             // The certificate first: without one there is no reason to knock.
             let config = pod.client_tls(shared, &key.source, &key.expected).await?;
             let socket = dial::for_tunnel(&room, &pod, key.hop).await?;
-            let handshake = hello::connect(socket, key.hop, config);
+            let handshake = hello::connect(socket, config);
             let tls = tokio::time::timeout(shared.dial_limit(), handshake).await;
             tls.unwrap_or_else(|_| Err(Failure::new(Reason::TunnelTls, "timed out")))
         }
@@ -159,19 +160,18 @@ pub(super) fn foresee(
     let snapshot = room.shared.view.load();
     let source = Arc::clone(pod.find(&room.shared, &snapshot)?);
     // A refusal is found again, and reported, by the worker that serves the connection.
-    routed(room, source, client, destination).ok().map(Box::new)
+    routed(room, &snapshot, source, (client, destination)).ok().map(Box::new)
 }
 
 fn routed(
     room: &Room,
+    snapshot: &Snapshot,
     source: Arc<Workload>,
-    client: ClientAddr,
-    destination: OrigDst,
+    (client, destination): (ClientAddr, OrigDst),
 ) -> Result<Routed, Failure> {
     let facts = Outbound { source: &source, network: &room.shared.network, client, destination };
-    let snapshot = room.shared.view.load();
-    let route = decide::route(&snapshot, &facts, &mut room.rng.borrow_mut())
-        .map_err(refusal::from_route)?;
+    let route =
+        decide::route(snapshot, &facts, &mut room.rng.borrow_mut()).map_err(refusal::from_route)?;
     Ok(Routed { source, client, destination, route })
 }
 

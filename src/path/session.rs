@@ -57,8 +57,8 @@ async fn decide(room: &Room, facts: &Facts) -> Result<Permit, Failure> {
         return Err(refusal::from_denial(&denial, &room.shared.view.load(), facts));
     };
     say(room, facts, &verdict);
-    let snapshot = room.shared.view.load();
-    verdict.outcome.map_err(|denial| refusal::from_denial(&denial, &snapshot, facts))
+    let explain = |denial| refusal::from_denial(&denial, &room.shared.view.load(), facts);
+    verdict.outcome.map_err(explain)
 }
 
 fn say(room: &Room, facts: &Facts, verdict: &Verdict) {
