@@ -1,7 +1,5 @@
 //! The first room: accept, count, give the connection to the worker that will keep it.
 
-use std::cell::RefCell;
-use std::collections::HashMap;
 use std::future::poll_fn;
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdTcpListener, TcpStream as StdTcpStream};
@@ -17,7 +15,6 @@ use super::budget::Place;
 use super::outbound::{self, Routed};
 use super::pod::Pod;
 use super::room::Room;
-use super::tunnel::TunnelKey;
 use super::worker::Crew;
 use crate::model::{ClientAddr, OrigDst, canonical};
 use crate::report::{Direction, Early, Failure, Reason, SocketGuard};
@@ -25,12 +22,6 @@ use crate::sys::socket;
 
 /// Connections one listener accepts before it lets others have the worker.
 const BATCH_MAX: usize = 32;
-/// How many connections more than the least busy worker one may have and still be preferred because
-/// it has the tunnel.
-const BUSY_LEAD: usize = 32;
-/// Tunnels one worker remembers the place of; past it everything is forgotten and learned again.
-const PLACES_MAX: usize = 4_096;
-
 /// Which of a pod's listeners a connection came in on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Entrance {
@@ -57,10 +48,6 @@ pub(super) struct Accepted<S = TcpStream> {
     /// Its way, if it could be told while it was being placed.
     pub(super) routed: Option<Box<Routed>>,
 }
-
-/// Where the tunnels of this worker's pods live.
-#[derive(Debug, Default)]
-pub(super) struct Places(RefCell<HashMap<TunnelKey, usize>>);
 
 impl Entrance {
     fn direction(self) -> Direction {
@@ -205,28 +192,6 @@ impl<S> Accepted<S> {
         let Self { socket, entrance, pod, client, local, guards, at, routed } = self;
         let socket = change(socket)?;
         Ok(Accepted { socket, entrance, pod, client, local, guards, at, routed })
-    }
-}
-
-impl Places {
-    /// The worker for a tunnel: the one that has it, unless that one is busy.
-    pub(super) fn choose(&self, key: TunnelKey, loads: &[usize], least: usize) -> usize {
-        let mut places = self.0.borrow_mut();
-        if let Some(&known) = places.get(&key)
-            && loads[known] <= loads[least] + BUSY_LEAD
-        {
-            return known;
-        }
-        if places.len() >= PLACES_MAX {
-            places.clear();
-        }
-        places.insert(key, least);
-        least
-    }
-
-    /// Forgets the tunnels of a pod that leaves.
-    pub(super) fn forget(&self, pod: u64) {
-        self.0.borrow_mut().retain(|key, _| key.pod != pod);
     }
 }
 

@@ -1,6 +1,7 @@
 //! The data path, rooms in visiting order.
 
 mod accept;
+mod placement;
 mod worker;
 
 mod outbound;

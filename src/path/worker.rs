@@ -5,7 +5,6 @@ use std::io;
 use std::net::TcpStream as StdTcpStream;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -14,7 +13,8 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::{interval, sleep_until};
 
-use super::accept::{self, Accepted, Entrance, Places};
+use super::accept::{self, Accepted, Entrance};
+use super::placement::{Load, Placement};
 use super::pod::Pod;
 use super::room::{Room, Shared};
 use super::tunnel::TunnelKey;
@@ -48,7 +48,7 @@ pub(super) enum Message {
 #[derive(Clone, Debug)]
 pub(super) struct Worker {
     messages: mpsc::Sender<Message>,
-    load: Arc<AtomicUsize>,
+    load: Load,
 }
 
 /// All workers, as one of them sees them.
@@ -56,7 +56,7 @@ pub(super) struct Worker {
 pub(super) struct Crew {
     workers: Vec<Worker>,
     me: usize,
-    places: Places,
+    placement: Placement,
 }
 
 impl Worker {
@@ -74,7 +74,7 @@ pub(super) fn start(
     let channels: Vec<_> = (0..count.max(1)).map(|_| mpsc::channel(MESSAGES_MAX)).collect();
     let workers: Vec<Worker> = channels
         .iter()
-        .map(|(messages, _)| Worker { messages: messages.clone(), load: Arc::default() })
+        .map(|(messages, _)| Worker { messages: messages.clone(), load: Load::default() })
         .collect();
     let mut threads = Vec::new();
     for (me, (_, inbox)) in channels.into_iter().enumerate() {
@@ -99,7 +99,8 @@ async fn run(
     mut inbox: mpsc::Receiver<Message>,
 ) {
     let room = Room::new(shared, fastrand::u64(..));
-    let crew = Rc::new(Crew { workers, me, places: Places::default() });
+    let crew = Rc::new(Crew { workers, me, placement: Placement::default() });
+    crew.workers[me].load.measure();
     let mut pods: HashMap<u64, Served> = HashMap::new();
     let (close, closing) = watch::channel(false);
     let watch = Rc::clone(&room);
@@ -124,7 +125,7 @@ async fn run(
             Some(Message::Keep(accepted)) => crew.receive(*accepted, &room),
             Some(Message::Stop { pod, done }) => {
                 pods.remove(&pod);
-                crew.places.forget(pod);
+                crew.placement.forget(pod);
                 room.pool.close_pod(pod);
                 room.stock.forget(pod);
                 room.connections.cut_pod(pod, &Failure::from(Reason::PodRemoved));
@@ -220,15 +221,9 @@ impl Crew {
             // The others may have told already that they have nothing left.
             return self.keep(accepted, room);
         }
-        let loads: Vec<usize> =
-            self.workers.iter().map(|worker| worker.load.load(Ordering::Relaxed)).collect();
-        // Of equals this one: moving a socket costs more than a quiet node gains by it.
-        let least = (0..loads.len()).min_by_key(|&i| (loads[i], i != self.me));
-        let least = least.unwrap_or(self.me);
-        let chosen = match key {
-            Some(key) => self.places.choose(key, &loads, least),
-            None => least,
-        };
+        let loads: Vec<&Load> = self.workers.iter().map(|worker| &worker.load).collect();
+        let now = room.shared.clock.monotonic();
+        let chosen = self.placement.choose(key, &loads, self.me, now);
         if chosen == self.me {
             return self.keep(accepted, room);
         }
@@ -252,7 +247,7 @@ impl Crew {
 
     /// Serves a connection here.
     fn keep(&self, accepted: Accepted, room: &Rc<Room>) {
-        let load = Loaded::new(&self.workers[self.me].load);
+        let load = self.workers[self.me].load.add();
         let (accepted, here) = (Box::new(accepted), Rc::clone(room));
         match accepted.entrance {
             Entrance::Outbound => room.tasks.spawn(async move {
@@ -268,21 +263,5 @@ impl Crew {
                 drop(load);
             }),
         }
-    }
-}
-
-/// One connection's weight on its worker.
-struct Loaded(Arc<AtomicUsize>);
-
-impl Loaded {
-    fn new(load: &Arc<AtomicUsize>) -> Self {
-        load.fetch_add(1, Ordering::Relaxed);
-        Self(Arc::clone(load))
-    }
-}
-
-impl Drop for Loaded {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }

@@ -3,6 +3,7 @@
 //! `trace_id` is an addition, after the fields that have a place: both proxies of a connection log
 //! the same one.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use tracing::Level;
 
 use super::labels::{Claims, Names};
 use super::{Connection, Direction, Early, Failure, Transport};
+use crate::wire::authority::Authority;
 use crate::wire::spiffe::Identity;
 
 /// What tells log filters these lines from all others (spec operations 8).
@@ -21,11 +23,14 @@ const HBONE_PORT: u16 = 15008;
 struct Line<'a> {
     source: End<'a>,
     destination: End<'a>,
-    hbone_addr: Option<String>,
+    hbone_addr: Option<&'a Authority>,
     service: Option<&'a str>,
     direction: &'static str,
-    trace_id: Option<String>,
+    trace_id: Option<TraceId>,
 }
+
+/// A trace id as it stands in a `traceparent`.
+struct TraceId(u128);
 
 /// One end in a line.
 struct End<'a> {
@@ -49,7 +54,7 @@ macro_rules! line {
             src.identity = line.source.identity.as_deref(),
             src.cluster = line.source.cluster,
             dst.addr = %line.destination.addr,
-            dst.hbone_addr = line.hbone_addr.as_ref().map(tracing::field::display),
+            dst.hbone_addr = line.hbone_addr.map(tracing::field::display),
             dst.service = line.service,
             dst.workload = line.destination.workload,
             dst.namespace = line.destination.namespace,
@@ -132,7 +137,7 @@ impl<'a> Line<'a> {
             addr,
             workload: names.pod.or(names.canonical_service).map(|text| &**text),
             namespace: names.namespace.map(|text| &**text),
-            identity: identity.filter(|_| tunnelled).map(Identity::to_string),
+            identity: identity.filter(|_| tunnelled).map(Identity::uri),
             cluster: names.cluster.map(|text| &**text),
         };
         let names = |side| Names::of(side, Claims::Used);
@@ -140,11 +145,17 @@ impl<'a> Line<'a> {
         Line {
             source: end(source.addr, names(source), source.identity.as_ref()),
             destination: end(destination_addr, names(destination), destination.identity.as_ref()),
-            hbone_addr: authority.map(ToString::to_string),
+            hbone_addr: authority,
             service: connection.service.as_ref().map(|service| &*service.key.hostname),
             direction: direction.as_str(),
-            trace_id: connection.trace_id.map(|id| format!("{id:032x}")),
+            trace_id: connection.trace_id.map(TraceId),
         }
+    }
+}
+
+impl fmt::Display for TraceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", self.0)
     }
 }
 

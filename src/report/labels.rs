@@ -8,6 +8,7 @@ use std::sync::Arc;
 use prometheus_client::encoding::{EncodeLabel, EncodeLabelSet, LabelSetEncoder};
 
 use super::{Connection, Direction, ResponseFlag, Side, Transport};
+use crate::wire::spiffe::Identity;
 
 /// Longest claim that is repeated, bytes; a longer one counts as not made.
 const CLAIM_BYTES_MAX: usize = 253;
@@ -215,13 +216,13 @@ impl Hash for Value {
 }
 
 /// The eight labels that source and destination have in common.
-fn push_side(values: &mut Vec<Value>, names: &Names<'_>, identity: Option<&impl fmt::Display>) {
+fn push_side(values: &mut Vec<Value>, names: &Names<'_>, identity: Option<&Identity>) {
     values.push(Value::of(names.workload));
     values.push(Value::of(names.canonical_service));
     values.push(Value::of(names.canonical_revision));
     values.push(Value::of(names.namespace));
     values.push(match identity {
-        Some(identity) => Value::Shared(Arc::from(identity.to_string())),
+        Some(identity) => Value::Shared(Arc::from(identity.uri())),
         None => Value::Fixed(UNKNOWN),
     });
     values.push(Value::of(names.app));

@@ -10,6 +10,9 @@ pub const MEMBERS_MAX: usize = 180;
 /// stay below [`BYTES_MAX`].
 pub const VALUE_BYTES_MAX: usize = 512;
 
+/// What a header has room for before it grows.
+const TYPICAL_BYTES: usize = 256;
+
 /// The `<type>` values of `k8s.<type>.name` that exist.
 const WORKLOAD_TYPES: [&str; 4] = ["deployment", "cronjob", "pod", "job"];
 
@@ -40,7 +43,7 @@ impl Baggage {
     /// A value that the header cannot carry as it is (a separator, anything but printable ASCII,
     /// more than [`VALUE_BYTES_MAX`]) is left out: there is no escaping in this format.
     pub fn emit(&self) -> String {
-        let mut header = String::new();
+        let mut header = String::with_capacity(TYPICAL_BYTES);
         member(&mut header, "k8s.cluster.name", &self.cluster);
         member(&mut header, "k8s.namespace.name", &self.namespace);
         let workload_type = self.workload_type.as_deref().unwrap_or_default();

@@ -54,9 +54,20 @@ impl Identity {
         &self.service_account
     }
 
+    /// The URI: what [`fmt::Display`] writes, for who writes it often.
+    pub fn uri(&self) -> String {
+        self.joined(SCHEME)
+    }
+
     /// The form policies compare: without the scheme (spec policy 4).
     pub fn principal(&self) -> String {
-        format!("{}/ns/{}/sa/{}", self.trust_domain, self.namespace, self.service_account)
+        self.joined("")
+    }
+
+    /// In one allocation, for it happens for every connection.
+    fn joined(&self, scheme: &str) -> String {
+        let Self { trust_domain, namespace, service_account } = self;
+        [scheme, trust_domain, "/ns/", namespace, "/sa/", service_account].concat()
     }
 }
 
@@ -113,7 +124,7 @@ mod tests {
         let expected = expected.map(|(td, ns, sa)| Identity::new(td, ns, sa));
         assert_eq!(got, expected, "{text}");
         if let Ok(identity) = got {
-            assert_eq!(identity.to_string(), text);
+            assert_eq!((identity.to_string(), identity.uri()), (text.to_owned(), text.to_owned()));
         }
     }
 

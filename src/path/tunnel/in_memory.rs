@@ -1,5 +1,6 @@
 //! Tunnels over any transport, for tests of what stands on them.
 
+use std::net::{Ipv4Addr, SocketAddr};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -8,12 +9,24 @@ use tokio::io::DuplexStream;
 
 use super::client::{self, Tunnel};
 use super::server::Server;
-use super::{Settings, Stream};
+use super::{Settings, Stream, TunnelKey};
 use crate::config::Limits;
+use crate::model::Hop;
 use crate::sys::clock::Clock;
+use crate::wire::spiffe::Identity;
 
 /// The asking end of a tunnel.
 pub(in crate::path) struct Near(Rc<Tunnel>);
+
+/// What tells the tunnels of a test from others.
+pub(in crate::path) fn key() -> TunnelKey {
+    TunnelKey {
+        pod: 1,
+        source: Identity::new("td", "ns", "sa"),
+        hop: Hop(SocketAddr::from((Ipv4Addr::LOCALHOST, 15008))),
+        expected: vec![Identity::new("td", "ns", "other")],
+    }
+}
 
 pub(super) fn settings() -> Settings {
     Settings {

@@ -15,6 +15,9 @@ use super::writer::Queue;
 use crate::report::time;
 use crate::sys::clock::Clock;
 
+/// What an event's message and its fields have room for before they grow.
+const TYPICAL_BYTES: (usize, usize) = (32, 768);
+
 /// The message of the line that follows a loss.
 const LOSS: &str = "log lines were dropped";
 
@@ -107,7 +110,8 @@ where
 
 impl Fields {
     pub(super) fn new(style: Style) -> Self {
-        let (message, pairs) = (String::new(), String::new());
+        let (message, pairs) = TYPICAL_BYTES;
+        let (message, pairs) = (String::with_capacity(message), String::with_capacity(pairs));
         Self { style, message, pairs, scratch: Clipped::default() }
     }
 
@@ -132,9 +136,12 @@ impl Fields {
         match style {
             Style::Plain => {
                 let target = head.target.strip_prefix(CRATE_PREFIX).unwrap_or(head.target);
-                push(&mut line, format_args!("{time}\t{level}\t{target}{spans}\t{message}"));
+                for part in [time, "\t", level, "\t", target, spans, "\t", message] {
+                    line.push_str(part);
+                }
                 if !pairs.is_empty() {
-                    push(&mut line, format_args!("\t{pairs}"));
+                    line.push('\t');
+                    line.push_str(pairs);
                 }
             }
             Style::Json => {
@@ -157,8 +164,11 @@ impl Fields {
     fn key(&mut self, name: &str) {
         match self.style {
             Style::Plain => {
-                let space = if self.pairs.is_empty() { "" } else { " " };
-                push(&mut self.pairs, format_args!("{space}{name}="));
+                if !self.pairs.is_empty() {
+                    self.pairs.push(' ');
+                }
+                self.pairs.push_str(name);
+                self.pairs.push('=');
             }
             Style::Json => {
                 let comma = if self.pairs.is_empty() { "" } else { "," };

@@ -2,7 +2,6 @@
 
 use std::cell::Cell;
 use std::collections::VecDeque;
-use std::net::{Ipv4Addr, SocketAddr};
 
 use bytes::Bytes;
 use h2::Reason as Code;
@@ -10,7 +9,7 @@ use http::{Method, Response, StatusCode};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::task::{JoinSet, LocalSet};
 
-use super::super::in_memory;
+use super::super::in_memory::{self, key};
 use super::*;
 use crate::config::OriginalSource;
 
@@ -117,15 +116,6 @@ fn world(peers: &[Peer]) -> World {
         peers: Rc::new(RefCell::new(peers.iter().copied().collect())),
         dials: Rc::default(),
         tasks: Rc::default(),
-    }
-}
-
-fn key() -> TunnelKey {
-    TunnelKey {
-        pod: 1,
-        source: Identity::new("td", "ns", "sa"),
-        hop: Hop(SocketAddr::from((Ipv4Addr::LOCALHOST, 15008))),
-        expected: vec![Identity::new("td", "ns", "other")],
     }
 }
 

@@ -1,0 +1,239 @@
+//! Which worker keeps a connection: the one that has its tunnel, unless another would serve it
+//! sooner (design: an accepted socket moves at most once, before its first byte).
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use tokio::runtime::RuntimeMetrics;
+
+use super::tunnel::TunnelKey;
+
+/// How many connections more than the least busy worker one may have and still be preferred because
+/// it has the tunnel.
+const BUSY_LEAD: usize = 32;
+/// A worker that works more than so much of its time, per mille, is no longer preferred.
+const BUSY: u32 = 400;
+/// Workers whose work together is below so much, per mille, are more than a tunnel needs.
+const QUIET: u32 = 300;
+/// The least time over which the work of a worker is measured.
+const WINDOW: Duration = Duration::from_millis(100);
+/// Tunnels one worker remembers the places of; past it everything is forgotten and learned again.
+const PLACES_MAX: usize = 4_096;
+
+/// What one worker has to do, as the others can see it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Load {
+    connections: Arc<AtomicUsize>,
+    runtime: Arc<OnceLock<RuntimeMetrics>>,
+}
+
+/// One connection's weight on its worker.
+#[derive(Debug)]
+pub(super) struct Loaded(Arc<AtomicUsize>);
+
+/// What a worker has to do at one moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Work {
+    connections: usize,
+    /// Of its time, per mille.
+    busy: u32,
+}
+
+/// How one worker places connections.
+#[derive(Debug, Default)]
+pub(super) struct Placement {
+    meter: RefCell<Meter>,
+    places: RefCell<HashMap<TunnelKey, Vec<usize>>>,
+}
+
+/// Measures how much of their time workers work, whenever somebody asks: an idle node is not woken
+/// for it.
+#[derive(Debug, Default)]
+struct Meter {
+    since: Option<Instant>,
+    totals: Vec<Duration>,
+    busy: Vec<u32>,
+}
+
+impl Load {
+    /// To be called on the worker's own thread, once its runtime runs.
+    pub(super) fn measure(&self) {
+        let metrics = tokio::runtime::Handle::current().metrics();
+        // It is set once; a second call would bring the same.
+        let _ = self.runtime.set(metrics);
+    }
+
+    /// Counts a connection for as long as the guard lives.
+    pub(super) fn add(&self) -> Loaded {
+        self.connections.fetch_add(1, Ordering::Relaxed);
+        Loaded(Arc::clone(&self.connections))
+    }
+
+    /// How long it has worked since its start.
+    fn worked(&self) -> Duration {
+        self.runtime.get().map(|runtime| runtime.worker_total_busy_duration(0)).unwrap_or_default()
+    }
+}
+
+impl Drop for Loaded {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Meter {
+    /// How busy each worker was, per mille, in the last whole window.
+    fn read(&mut self, now: Instant, totals: impl Iterator<Item = Duration>) -> &[u32] {
+        let window = self.since.map(|since| now.saturating_duration_since(since));
+        if window.is_some_and(|window| window < WINDOW) {
+            return &self.busy;
+        }
+        let totals: Vec<Duration> = totals.collect();
+        let share = |(i, total): (usize, &Duration)| {
+            let (Some(window), Some(before)) = (window, self.totals.get(i)) else { return 0 };
+            let worked = total.saturating_sub(*before).as_micros() * 1_000;
+            u32::try_from(worked / window.as_micros().max(1))
+                .map_or(1_000, |share| share.min(1_000))
+        };
+        self.busy = totals.iter().enumerate().map(share).collect();
+        (self.since, self.totals) = (Some(now), totals);
+        &self.busy
+    }
+}
+
+impl Placement {
+    /// The worker for a connection that `me` accepted, with its tunnel if that is known.
+    pub(super) fn choose(
+        &self,
+        key: Option<TunnelKey>,
+        workers: &[&Load],
+        me: usize,
+        now: Instant,
+    ) -> usize {
+        let mut meter = self.meter.borrow_mut();
+        let busy = meter.read(now, workers.iter().map(|load| load.worked()));
+        let work = |(load, busy): (&&Load, &u32)| Work {
+            connections: load.connections.load(Ordering::Relaxed),
+            busy: *busy,
+        };
+        let work: Vec<Work> = workers.iter().zip(busy).map(work).collect();
+        self.decide(key, &work, me)
+    }
+
+    fn decide(&self, key: Option<TunnelKey>, work: &[Work], me: usize) -> usize {
+        // Of equals this one: moving a socket costs more than a quiet node gains by it.
+        let least = (0..work.len()).min_by_key(|&i| (work[i].rank(), i != me)).unwrap_or(me);
+        let Some(key) = key else { return least };
+        let mut places = self.places.borrow_mut();
+        if places.len() >= PLACES_MAX && !places.contains_key(&key) {
+            places.clear();
+        }
+        let homes = places.entry(key).or_default();
+        if homes.len() > 1 && homes.iter().map(|&i| work[i].busy).sum::<u32>() < QUIET {
+            homes.pop();
+        }
+        let home = homes.iter().copied().min_by_key(|&i| work[i].rank());
+        match home {
+            Some(home) if !work[home].has_too_much_beside(work[least]) => home,
+            _ => {
+                if !homes.contains(&least) {
+                    homes.push(least);
+                }
+                least
+            }
+        }
+    }
+
+    /// Forgets the tunnels of a pod that leaves.
+    pub(super) fn forget(&self, pod: u64) {
+        self.places.borrow_mut().retain(|key, _| key.pod != pod);
+    }
+}
+
+impl Work {
+    /// Less is better: not to be busy counts most, because one bulk flow can fill a worker.
+    fn rank(self) -> (bool, usize) {
+        (self.busy >= BUSY, self.connections)
+    }
+
+    fn has_too_much_beside(self, least: Self) -> bool {
+        let busy = self.busy >= BUSY && least.busy < BUSY;
+        busy || self.connections > least.connections + BUSY_LEAD
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::path::tunnel::in_memory;
+
+    fn work(loads: &[(usize, u32)]) -> Vec<Work> {
+        loads.iter().map(|&(connections, busy)| Work { connections, busy }).collect()
+    }
+
+    fn key(pod: u64) -> Option<TunnelKey> {
+        Some(TunnelKey { pod, ..in_memory::key() })
+    }
+
+    #[test]
+    fn a_connection_stays_with_its_tunnel_until_load_asks_for_another() {
+        let placement = Placement::default();
+        let steps: &[(&[(usize, u32)], usize)] = &[
+            // Nobody has it yet: here, as all are equal; then where it is.
+            (&[(0, 0), (0, 0), (0, 0)], 1),
+            (&[(0, 0), (5, 100), (9, 0)], 1),
+            (&[(0, 399), (32, 399), (0, 399)], 1),
+            // Too many connections, or too much work: one more tunnel, at the least busy.
+            (&[(0, 0), (33, 399), (1, 0)], 0),
+            (&[(9, 500), (9, 500), (20, 10)], 2),
+            // Now there are three: the one with the fewest connections.
+            (&[(9, 300), (2, 300), (4, 300)], 1),
+            (&[(9, 800), (2, 800), (4, 800)], 1),
+            (&[(9, 300), (2, 800), (4, 300)], 2),
+            // Quiet again: the last one is given up first.
+            (&[(3, 99), (3, 99), (0, 99)], 1),
+            (&[(3, 0), (3, 0), (0, 0)], 1),
+            (&[(0, 0), (3, 0), (0, 0)], 1),
+        ];
+        for (i, (loads, expected)) in steps.iter().enumerate() {
+            assert_eq!(placement.decide(key(7), &work(loads), 1), *expected, "step {i}");
+        }
+    }
+
+    #[test]
+    fn what_has_no_tunnel_goes_to_the_least_busy() {
+        let placement = Placement::default();
+        for (loads, expected) in [
+            (&[(3, 0), (3, 0)][..], 1),
+            (&[(2, 0), (3, 0)], 0),
+            (&[(1, 400), (3, 399)], 1),
+            (&[(1, 400), (3, 900)], 0),
+        ] {
+            assert_eq!(placement.decide(None, &work(loads), 1), expected, "{loads:?}");
+        }
+        assert_eq!(placement.decide(key(1), &work(&[(2, 0), (3, 0)]), 1), 0);
+        placement.forget(1);
+        assert!(placement.places.borrow().is_empty());
+        for pod in 0..=PLACES_MAX as u64 {
+            placement.decide(key(pod), &work(&[(0, 0)]), 0);
+        }
+        assert_eq!(placement.places.borrow().len(), 1, "bounded");
+    }
+
+    #[test]
+    fn work_is_measured_over_whole_windows() {
+        let (mut meter, start) = (Meter::default(), crate::sys::clock::Clock::system().monotonic());
+        let ms = Duration::from_millis;
+        let mut read =
+            |at, totals: [u64; 2]| meter.read(start + ms(at), totals.map(ms).into_iter()).to_vec();
+        assert_eq!(read(0, [7, 9]), [0, 0], "no window yet");
+        assert_eq!(read(99, [50, 9]), [0, 0], "not a whole one");
+        assert_eq!(read(100, [57, 9]), [500, 0]);
+        assert_eq!(read(150, [99, 59]), [500, 0]);
+        assert_eq!(read(300, [107, 309]), [250, 1_000], "never more than all of it");
+        assert_eq!(read(300_000, [207, 309]), [0, 0]);
+    }
+}
