@@ -16,6 +16,8 @@
 pub mod sys;
 pub mod wire;
 
+pub mod hbone;
+
 pub mod config;
 pub mod model;
 

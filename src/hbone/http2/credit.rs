@@ -1,0 +1,121 @@
+//! What peers may send us, stream by stream, and what the application owes for it.
+
+use super::Connection;
+use super::stream::Stream;
+use crate::hbone::frame::WINDOW_MAX;
+use crate::hbone::limits::{Debts, FIRST_WINDOW};
+
+/// A stream whose credit is asked for again within this time drains, and is granted more; one that
+/// took longer falls back.
+const BRISK_MS: u64 = 1_000;
+/// How much of the connection's window is used before it is given back.
+const CONNECTION_STEP: u32 = 1 << 30;
+
+impl Connection {
+    /// Counts bytes of DATA, padding included, against the window of the connection; false if that
+    /// is too small.
+    pub(super) fn receive_on_connection(&mut self, len: u32) -> bool {
+        let Some(left) = self.receive_window.checked_sub(len) else { return false };
+        self.receive_window = left;
+        if WINDOW_MAX - left >= CONNECTION_STEP {
+            self.writing.return_window(WINDOW_MAX - left);
+            self.receive_window = WINDOW_MAX;
+        }
+        true
+    }
+
+    /// The application has taken `count` bytes that [`super::Event::Data`] brought.
+    pub fn taken(&mut self, id: u32, count: usize, now: std::time::Instant) {
+        let now_ms = self.ms(now);
+        let Some(stream) = self.streams.get_mut(id) else { return };
+        let count = u32::try_from(count).unwrap_or(u32::MAX).min(stream.held);
+        stream.held -= count;
+        self.debts.release(count);
+        self.grant(id, now_ms);
+    }
+
+    /// Keeps bytes of [`super::Event::Data`] that the application does not take now.
+    pub fn park(&mut self, id: u32, bytes: &[u8]) {
+        let Some(stream) = self.streams.get_mut(id) else { return };
+        // Bytes that arrived before our own reset of the stream are nobody's any more.
+        if stream.held > 0 && !bytes.is_empty() {
+            stream.parked.get_or_insert_default().push(bytes);
+        }
+    }
+
+    /// What the application is to take first.
+    pub fn parked(&self, id: u32) -> &[u8] {
+        let parked = self.streams.get(id).and_then(|stream| stream.parked.as_ref());
+        parked.map_or(&[], |parked| parked.as_slice())
+    }
+
+    /// The application has taken the first `count` of the [`Connection::parked`] bytes.
+    pub fn taken_parked(&mut self, id: u32, count: usize, now: std::time::Instant) {
+        if let Some(stream) = self.streams.get_mut(id)
+            && let Some(parked) = stream.parked.as_mut()
+        {
+            parked.advance(count);
+            if parked.as_slice().is_empty() {
+                stream.parked = None;
+            }
+        }
+        self.taken(id, count, now);
+    }
+
+    /// Grants a stream more if it is time to.
+    pub(super) fn grant(&mut self, id: u32, now_ms: u64) {
+        let max = self.limits.stream_window_max.max(FIRST_WINDOW);
+        let Some(stream) = self.streams.get_mut(id) else { return };
+        if !stream.grant(max, &self.debts, now_ms) {
+            return;
+        }
+        if !stream.mark.listed {
+            stream.mark.listed = true;
+            self.writing.list(id);
+        }
+    }
+
+    /// Tries again where the account had no room.
+    pub(super) fn regrant(&mut self, now_ms: u64) {
+        let starved = self.streams.iter().filter(|stream| stream.mark.starved);
+        let starved: Vec<u32> = starved.map(|stream| stream.id).collect();
+        starved.into_iter().for_each(|id| self.grant(id, now_ms));
+    }
+}
+
+impl Stream {
+    /// Grants itself more if half of its window has been taken by the application, in steps no
+    /// smaller than that: peers count WINDOW_UPDATEs (spec hbone 12). True if it did.
+    fn grant(&mut self, max: u32, debts: &Debts, now_ms: u64) -> bool {
+        self.mark.starved = false;
+        let owed = self.granted + self.held;
+        if !self.receives() || self.target.saturating_sub(owed) < self.target / 2 {
+            return false;
+        }
+        let brisk = now_ms.saturating_sub(self.granted_ms) <= BRISK_MS;
+        let mut target = match brisk {
+            true if !self.has_parked() => self.target.saturating_mul(2).min(max),
+            true => self.target,
+            false => (self.target / 2).max(FIRST_WINDOW),
+        };
+        if target.saturating_sub(owed) < target / 2 {
+            // It fell back, and has enough for that.
+            self.target = target;
+            return false;
+        }
+        if !debts.try_charge(target - owed) {
+            target = FIRST_WINDOW;
+            let least = target.saturating_sub(owed);
+            if least < target / 2 || !debts.try_charge(least) {
+                self.mark.starved = self.granted < FIRST_WINDOW / 2;
+                return false;
+            }
+        }
+        let more = target - owed;
+        self.target = target;
+        self.granted_ms = now_ms;
+        self.granted += more;
+        self.update += more;
+        true
+    }
+}

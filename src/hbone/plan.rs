@@ -1,0 +1,142 @@
+//! Where the bytes of an application are read to, so that they are sealed where they lie.
+
+use super::frame::{self, HEADER_LEN};
+use super::http2::Room;
+use super::record::{HEADER, OVERHEAD, PAYLOAD_MAX, RecordError, Sealer, TRAILER};
+
+/// What one turn of a stream may send, laid out in a batch: `record header | frame header |
+/// payload | trailer`, again and again. Made by [`super::Engine::plan`], and to be given to
+/// [`super::Engine::seal`] whatever comes of it: what stands in front of it is to be sent.
+#[derive(Debug)]
+#[must_use = "what is sealed in front of it is to be sent"]
+pub struct Plan {
+    pub(super) stream: u32,
+    /// Bytes of the batch that are sealed already.
+    pub(super) front: usize,
+    pub(super) room: Room,
+    pub(super) framing: Framing,
+}
+
+/// How DATA frames and records go together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Framing {
+    /// One frame over all records.
+    One,
+    /// One frame in each record, because the peer takes none that is longer.
+    Each,
+}
+
+/// The places for payload, in their order.
+#[derive(Debug)]
+pub struct Slots<'a> {
+    rest: &'a mut [u8],
+    left: usize,
+    framing: Framing,
+    first: bool,
+}
+
+impl Plan {
+    /// How much may be sent, or why nothing.
+    pub fn room(&self) -> Room {
+        self.room
+    }
+
+    /// Where to read to. They are to be filled in order, each one wholly before the next.
+    pub fn slots<'a>(&self, batch: &'a mut [u8]) -> Slots<'a> {
+        let rest = batch.get_mut(self.front..).unwrap_or_default();
+        let left = if let Room::Bytes(bytes) = self.room { bytes } else { 0 };
+        Slots { rest, left, framing: self.framing, first: true }
+    }
+
+    /// Seals the first `count` bytes of the slots; the length of what is to be sent.
+    pub(super) fn seal(
+        &self,
+        batch: &mut [u8],
+        count: usize,
+        sealer: &mut Sealer,
+    ) -> Result<usize, RecordError> {
+        let (mut at, mut left) = (self.front, count);
+        let mut first = true;
+        while left > 0 {
+            let lead = self.framing.lead(first);
+            let piece = left.min(PAYLOAD_MAX - lead);
+            if lead > 0 {
+                let whole = if self.framing == Framing::One { left } else { piece };
+                let len = u32::try_from(whole).map_err(|_| RecordError::Internal)?;
+                let place = batch.get_mut(at + HEADER..at + HEADER + HEADER_LEN);
+                let place = place.ok_or(RecordError::Internal)?;
+                place.copy_from_slice(&frame::data(self.stream, len, false));
+            }
+            at += sealer.seal(batch.get_mut(at..).unwrap_or_default(), lead + piece)?;
+            left -= piece;
+            first = false;
+        }
+        Ok(at)
+    }
+}
+
+impl Framing {
+    /// Bytes of frame header in front of a record's share.
+    fn lead(self, first: bool) -> usize {
+        if first || self == Self::Each { HEADER_LEN } else { 0 }
+    }
+
+    /// How much payload fits into `len` bytes and `records` records.
+    pub(super) fn capacity(self, len: usize, records: u64) -> usize {
+        const RECORD: usize = PAYLOAD_MAX + OVERHEAD;
+        let whole = len / RECORD;
+        let records = usize::try_from(records).unwrap_or(usize::MAX);
+        let mut payload = whole.min(records) * PAYLOAD_MAX;
+        let mut used = whole.min(records);
+        let rest = len % RECORD;
+        if used == whole && used < records && rest > OVERHEAD + self.lead(used == 0) {
+            payload += rest - OVERHEAD;
+            used += 1;
+        }
+        let leads = if self == Self::Each { used } else { used.min(1) };
+        payload - leads * HEADER_LEN
+    }
+}
+
+impl<'a> Iterator for Slots<'a> {
+    type Item = &'a mut [u8];
+
+    fn next(&mut self) -> Option<&'a mut [u8]> {
+        let lead = HEADER + self.framing.lead(self.first);
+        let space = self.rest.len().checked_sub(lead + TRAILER)?;
+        let len = self.left.min(PAYLOAD_MAX + HEADER - lead).min(space);
+        if len == 0 {
+            return None;
+        }
+        let rest = std::mem::take(&mut self.rest).get_mut(lead..)?;
+        let (slot, rest) = rest.split_at_mut(len);
+        self.rest = rest.get_mut(TRAILER..)?;
+        (self.left, self.first) = (self.left - len, false);
+        Some(slot)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// For every size of batch, what is promised is what there are slots for.
+    #[test]
+    fn slots_have_the_room_that_is_promised() {
+        for framing in [Framing::One, Framing::Each] {
+            for len in (0..200).chain(16_350..16_450).chain([100_000, 262_144]) {
+                for records in [0, 1, 2, 100] {
+                    let room = framing.capacity(len, records);
+                    let plan = Plan { stream: 1, front: 0, room: Room::Bytes(room), framing };
+                    let mut batch = vec![0; len];
+                    let lens: Vec<usize> = plan.slots(&mut batch).map(|slot| slot.len()).collect();
+                    assert_eq!(lens.iter().sum::<usize>(), room, "{framing:?} {len} {records}");
+                    assert!(lens.len() as u64 <= records, "{framing:?} {len} {records}");
+                    assert!(len < 2 * OVERHEAD || records == 0 || room > 0, "{framing:?} {len}");
+                }
+            }
+        }
+        assert_eq!(Framing::Each.capacity(PAYLOAD_MAX + OVERHEAD, 9), 16_375);
+        assert_eq!(Framing::One.capacity(2 * (PAYLOAD_MAX + OVERHEAD), 9), 16_375 + 16_384);
+    }
+}
