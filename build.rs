@@ -4,12 +4,23 @@ use std::error::Error;
 use std::process::Command;
 
 /// The files, each with its origin in its header.
-const PROTOS: &[&str] = &["proto/zds.proto"];
+const PROTOS: &[&str] = &[
+    "proto/authorization.proto",
+    "proto/ca.proto",
+    "proto/discovery.proto",
+    "proto/workload.proto",
+    "proto/zds.proto",
+];
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=proto");
     let descriptors = protox::compile(PROTOS, ["proto"])?;
-    prost_build::Config::new().compile_fds(descriptors)?;
+    let mut config = prost_build::Config::new();
+    // Ordered maps, so that the same message is the same bytes.
+    config.btree_map(["."]);
+    // Connections are ours: no transport of the code generator's.
+    let services = tonic_prost_build::configure().build_transport(false);
+    services.compile_fds_with_config(descriptors, config)?;
     println!("cargo::rerun-if-changed=build.rs");
     tell("ADIT_RUST_VERSION", Command::new(compiler()).arg("--version"));
     Ok(())
