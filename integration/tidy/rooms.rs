@@ -4,7 +4,8 @@ use super::source::{Source, identifier, reachable, word_offsets};
 
 /// The rooms, lowest first. A room imports only from rows above its own.
 const LAYERS: &[&[&str]] = &[
-    &["sys", "wire", "hbone"],
+    &["sys", "wire"],
+    &["hbone"],
     &["config", "model"],
     &["decide"],
     &["report"],

@@ -189,7 +189,7 @@ impl Connection {
             let code = if closed { ErrorCode::StreamClosed } else { ErrorCode::ProtocolError };
             return self.fault(id, code, now_ms);
         }
-        if id % 2 == 0 || (id <= self.last_peer && !self.is_late(id)) {
+        if id.is_multiple_of(2) || (id <= self.last_peer && !self.is_late(id)) {
             return Err(Violation::StreamId.into());
         }
         if id <= self.last_peer {

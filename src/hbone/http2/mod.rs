@@ -10,6 +10,7 @@ mod credit;
 mod fields;
 mod handle;
 mod open;
+mod over;
 mod parked;
 mod peer;
 mod read;

@@ -33,10 +33,11 @@ const ACK: u8 = 1;
 const WHOLE: u8 = 4;
 const PADDED: u8 = 8;
 
-/// `:method: CONNECT` and `:authority: a:1`, uncompressed.
-const CONNECT: &[u8] = b"\x02\x07CONNECT\x01\x03a:1";
-/// `:status: 200`.
-const OK: &[u8] = b"\x88";
+/// The table size update that our zero size asks for (RFC 9113 4.3.1), then `:method: CONNECT` and
+/// `:authority: a:1`, uncompressed.
+const CONNECT: &[u8] = b"\x20\x02\x07CONNECT\x01\x03a:1";
+/// The same update and `:status: 200`.
+const OK: &[u8] = b"\x20\x88";
 
 /// What a peer's frames lead to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

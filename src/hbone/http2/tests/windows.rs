@@ -70,6 +70,7 @@ fn credit_is_given_in_few_and_large_steps() {
     for (frame_len, padding) in [(16_384, 0), (1, 0), (100, 255), (1_000, 0)] {
         let mut fixture = Fixture::greeted(Role::Server);
         fixture.feed(&connect(1), usize::MAX).unwrap();
+        assert_eq!(fixture.written()[0].0.kind, Kind::Headers);
         let (mut frames, mut updates, mut bytes) = (0_u32, 1_u32, 0_usize);
         while bytes < 300_000 && frames < 30_000 {
             let payload = match padding {
