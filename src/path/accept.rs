@@ -22,6 +22,7 @@ use crate::sys::socket;
 
 /// Connections one listener accepts before it lets others have the worker.
 const BATCH_MAX: usize = 32;
+
 /// Which of a pod's listeners a connection came in on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Entrance {

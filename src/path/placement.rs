@@ -1,5 +1,5 @@
 //! Which worker keeps a connection: the one that has its tunnel, unless another would serve it
-//! sooner (design: an accepted socket moves at most once, before its first byte).
+//! sooner. An accepted socket moves at most once, before its first byte.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -106,20 +106,20 @@ impl Meter {
 
 impl Placement {
     /// The worker for a connection that `me` accepted, with its tunnel if that is known.
-    pub(super) fn choose(
+    pub(super) fn choose<'a>(
         &self,
         key: Option<TunnelKey>,
-        workers: &[&Load],
+        workers: impl Iterator<Item = &'a Load> + Clone,
         me: usize,
         now: Instant,
     ) -> usize {
         let mut meter = self.meter.borrow_mut();
-        let busy = meter.read(now, workers.iter().map(|load| load.worked()));
-        let work = |(load, busy): (&&Load, &u32)| Work {
+        let busy = meter.read(now, workers.clone().map(Load::worked));
+        let work = |(load, &busy): (&Load, &u32)| Work {
             connections: load.connections.load(Ordering::Relaxed),
-            busy: *busy,
+            busy,
         };
-        let work: Vec<Work> = workers.iter().zip(busy).map(work).collect();
+        let work: Vec<Work> = workers.zip(busy).map(work).collect();
         self.decide(key, &work, me)
     }
 
@@ -136,15 +136,14 @@ impl Placement {
             homes.pop();
         }
         let home = homes.iter().copied().min_by_key(|&i| work[i].rank());
-        match home {
-            Some(home) if !work[home].has_too_much_beside(work[least]) => home,
-            _ => {
-                if !homes.contains(&least) {
-                    homes.push(least);
-                }
-                least
-            }
+        if let Some(home) = home
+            && !work[home].has_too_much_beside(work[least])
+        {
+            return home;
         }
+        // None of them yet: beside itself, no worker has too much.
+        homes.push(least);
+        least
     }
 
     /// Forgets the tunnels of a pod that leaves.

@@ -221,9 +221,8 @@ impl Crew {
             // The others may have told already that they have nothing left.
             return self.keep(accepted, room);
         }
-        let loads: Vec<&Load> = self.workers.iter().map(|worker| &worker.load).collect();
-        let now = room.shared.clock.monotonic();
-        let chosen = self.placement.choose(key, &loads, self.me, now);
+        let loads = self.workers.iter().map(|worker| &worker.load);
+        let chosen = self.placement.choose(key, loads, self.me, accepted.at);
         if chosen == self.me {
             return self.keep(accepted, room);
         }

@@ -66,8 +66,12 @@ impl Identity {
 
     /// In one allocation, for it happens for every connection.
     fn joined(&self, scheme: &str) -> String {
+        self.parts(scheme).concat()
+    }
+
+    fn parts<'a>(&'a self, scheme: &'a str) -> [&'a str; 6] {
         let Self { trust_domain, namespace, service_account } = self;
-        [scheme, trust_domain, "/ns/", namespace, "/sa/", service_account].concat()
+        [scheme, trust_domain, "/ns/", namespace, "/sa/", service_account]
     }
 }
 
@@ -92,8 +96,7 @@ impl FromStr for Identity {
 
 impl fmt::Display for Identity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { trust_domain, namespace, service_account } = self;
-        write!(f, "{SCHEME}{trust_domain}/ns/{namespace}/sa/{service_account}")
+        self.parts(SCHEME).into_iter().try_for_each(|part| f.write_str(part))
     }
 }
 

@@ -8,9 +8,6 @@ const VALUE_BYTES_MAX: usize = 2_048;
 
 /// Appends text as it is, but for what cannot be seen.
 pub(super) fn bare(out: &mut String, text: &str) {
-    if is_plain(text) {
-        return out.push_str(text);
-    }
     for c in text.chars() {
         if hidden(c) { hidden_plain(out, c) } else { out.push(c) }
     }
@@ -19,10 +16,6 @@ pub(super) fn bare(out: &mut String, text: &str) {
 /// Appends text in quotes, with escapes.
 pub(super) fn quoted(out: &mut String, text: &str) {
     out.push('"');
-    if is_plain(text) {
-        out.push_str(text);
-        return out.push('"');
-    }
     for c in text.chars() {
         match c {
             '"' => out.push_str("\\\""),
@@ -37,10 +30,6 @@ pub(super) fn quoted(out: &mut String, text: &str) {
 /// Appends text as a JSON string.
 pub(super) fn json(out: &mut String, text: &str) {
     out.push('"');
-    if is_plain(text) {
-        out.push_str(text);
-        return out.push('"');
-    }
     for c in text.chars() {
         match c {
             '"' => out.push_str("\\\""),
@@ -58,15 +47,7 @@ pub(super) fn json(out: &mut String, text: &str) {
 
 /// Whether a rendered value can stand without quotes: one word that is not a quoted text itself.
 pub(super) fn is_word(text: &str) -> bool {
-    let blank = |c: char| c.is_whitespace() || c == '"' || hidden(c);
-    // Nearly every value is one that needs no second look.
-    !text.is_empty()
-        && (text.bytes().all(|b| b != b'"' && b.is_ascii_graphic()) || !text.contains(blank))
-}
-
-/// Whether text stands for itself in every form: visible ASCII without quotes and backslashes.
-fn is_plain(text: &str) -> bool {
-    text.bytes().all(|byte| matches!(byte, b' '..=b'~') && byte != b'"' && byte != b'\\')
+    !text.is_empty() && !text.contains(|c: char| c.is_whitespace() || c == '"' || hidden(c))
 }
 
 /// A buffer for one value that takes no more than its bound.

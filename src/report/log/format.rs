@@ -15,8 +15,10 @@ use super::writer::Queue;
 use crate::report::time;
 use crate::sys::clock::Clock;
 
-/// What an event's message and its fields have room for before they grow.
-const TYPICAL_BYTES: (usize, usize) = (32, 768);
+/// What an event's message has room for before it grows, bytes.
+const MESSAGE_BYTES: usize = 32;
+/// What its fields have room for: those of a line of the access log, bytes.
+const FIELDS_BYTES: usize = 768;
 
 /// The message of the line that follows a loss.
 const LOSS: &str = "log lines were dropped";
@@ -110,8 +112,8 @@ where
 
 impl Fields {
     pub(super) fn new(style: Style) -> Self {
-        let (message, pairs) = TYPICAL_BYTES;
-        let (message, pairs) = (String::with_capacity(message), String::with_capacity(pairs));
+        let message = String::with_capacity(MESSAGE_BYTES);
+        let pairs = String::with_capacity(FIELDS_BYTES);
         Self { style, message, pairs, scratch: Clipped::default() }
     }
 

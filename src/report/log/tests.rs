@@ -95,7 +95,7 @@ fn plain_lines_cannot_be_forged() {
     let escaped = r#""a\"b\\c\nd\te\r\u{1b}[2J\u{85}\u{202e}ü""#;
     check_plain(&format!("info\tx\tm\ts={escaped}"), || info!(target: "x", s = hostile, "m"));
     check_plain(&format!("info\tx\tm\ts={escaped}"), || info!(target: "x", s = %hostile, "m"));
-    // Visible ASCII alone, where a look at each character is spared.
+    // Nothing but visible ASCII.
     for (text, escaped) in [(r#"a"b"#, r#""a\"b""#), (r"a \b", r#""a \\b""#)] {
         check_plain(&format!("info\tx\tm\ts={escaped}"), || info!(target: "x", s = text, "m"));
         check_plain(&format!("info\tx\tm\ts={escaped}"), || info!(target: "x", s = %text, "m"));
