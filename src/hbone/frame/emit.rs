@@ -1,12 +1,11 @@
 //! Our frames. Those of a fixed length are arrays; the others are appended to the caller's buffer.
 
+use super::header::{GOAWAY_LEN_MIN, SETTING_LEN};
 use super::{ErrorCode, HEADER_LEN, Header, Kind, STREAM_ID_MAX, Setting, WINDOW_MAX, flag};
 
 const PING_FRAME_LEN: usize = HEADER_LEN + 8;
 const RST_STREAM_FRAME_LEN: usize = HEADER_LEN + 4;
 const WINDOW_UPDATE_FRAME_LEN: usize = HEADER_LEN + 4;
-const GOAWAY_PAYLOAD_LEN: u32 = 8;
-const SETTING_LEN: u32 = 6;
 
 /// The header of a DATA frame of `len` bytes, to be put in front of them in place.
 pub fn data(stream: u32, len: u32, end_stream: bool) -> [u8; HEADER_LEN] {
@@ -63,7 +62,7 @@ pub fn ping(opaque: [u8; 8], ack: bool) -> [u8; PING_FRAME_LEN] {
 
 /// Appends a GOAWAY.
 pub fn goaway(last_stream: u32, code: ErrorCode, debug: &[u8], out: &mut Vec<u8>) {
-    let len = u32::try_from(debug.len()).unwrap_or(u32::MAX).saturating_add(GOAWAY_PAYLOAD_LEN);
+    let len = u32::try_from(debug.len()).unwrap_or(u32::MAX).saturating_add(GOAWAY_LEN_MIN);
     out.extend_from_slice(&Header { len, kind: Kind::GoAway, flags: 0, stream: 0 }.emit());
     out.extend_from_slice(&word(last_stream & STREAM_ID_MAX));
     out.extend_from_slice(&word(code.into()));

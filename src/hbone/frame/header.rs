@@ -1,18 +1,14 @@
 //! The nine bytes before every frame (RFC 9113 4.1), and all that they give away.
 
-use super::{ErrorCode, Fault, HEADER_LEN, Malformed, flag};
+use super::{ErrorCode, FRAME_LEN_MAX, Fault, HEADER_LEN, Malformed, STREAM_ID_MAX, flag};
 
 const PAD_LENGTH_LEN: u32 = 1;
 const PRIORITY_LEN: u32 = 5;
 const RST_STREAM_LEN: u32 = 4;
-const SETTING_LEN: u32 = 6;
+pub(super) const SETTING_LEN: u32 = 6;
 const PING_LEN: u32 = 8;
-const GOAWAY_LEN_MIN: u32 = 8;
+pub(super) const GOAWAY_LEN_MIN: u32 = 8;
 const WINDOW_UPDATE_LEN: u32 = 4;
-/// The 24 bits of a length.
-const LEN_MASK: u32 = 0x00ff_ffff;
-/// The 31 bits of a stream identifier; the other one is reserved and ignored.
-const STREAM_MASK: u32 = 0x7fff_ffff;
 
 /// A frame header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,14 +69,15 @@ impl Header {
             len: u32::from_be_bytes([0, len0, len1, len2]),
             kind: Kind::from(kind),
             flags,
-            stream: u32::from_be_bytes(stream) & STREAM_MASK,
+            // The 32nd bit is reserved and ignored.
+            stream: u32::from_be_bytes(stream) & STREAM_ID_MAX,
         }
     }
 
     /// Writes the header.
     pub fn emit(self) -> [u8; HEADER_LEN] {
-        let [_, len0, len1, len2] = (self.len & LEN_MASK).to_be_bytes();
-        let [stream0, stream1, stream2, stream3] = (self.stream & STREAM_MASK).to_be_bytes();
+        let [_, len0, len1, len2] = (self.len & FRAME_LEN_MAX).to_be_bytes();
+        let [stream0, stream1, stream2, stream3] = (self.stream & STREAM_ID_MAX).to_be_bytes();
         let kind = self.kind.into();
         [len0, len1, len2, kind, self.flags, stream0, stream1, stream2, stream3]
     }
@@ -141,7 +138,7 @@ impl Header {
 
     /// How many bytes of the payload [`Self::body`] needs to see.
     pub fn prefix_len(self) -> u32 {
-        let padded = matches!(self.kind, Kind::Data | Kind::Headers) && self.has(flag::PADDED);
+        let padded = self.is_padded();
         let priority = self.kind == Kind::Headers && self.has(flag::PRIORITY);
         u32::from(padded) * PAD_LENGTH_LEN + u32::from(priority) * PRIORITY_LEN
     }
@@ -149,9 +146,8 @@ impl Header {
     /// Where the content lies, given at least the first [`Self::prefix_len`] bytes of the payload.
     pub fn body(self, payload: &[u8]) -> Result<Body, Malformed> {
         let prefix = self.prefix_len();
-        let padded = matches!(self.kind, Kind::Data | Kind::Headers) && self.has(flag::PADDED);
         let padding = match payload.first() {
-            _ if !padded => 0,
+            _ if !self.is_padded() => 0,
             Some(&padding) => u32::from(padding),
             None => return Err(Malformed::connection(Fault::Length, ErrorCode::FrameSizeError)),
         };
@@ -162,6 +158,10 @@ impl Header {
             Some(len) => Ok(Body { prefix, len, padding }),
             None => Err(Malformed::connection(Fault::Padding, ErrorCode::ProtocolError)),
         }
+    }
+
+    fn is_padded(self) -> bool {
+        matches!(self.kind, Kind::Data | Kind::Headers) && self.has(flag::PADDED)
     }
 
     fn on_stream(self) -> Result<(), Malformed> {

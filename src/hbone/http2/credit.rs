@@ -66,12 +66,8 @@ impl Connection {
     pub(super) fn grant(&mut self, id: u32, now_ms: u64) {
         let max = self.limits.stream_window_max.max(FIRST_WINDOW);
         let Some(stream) = self.streams.get_mut(id) else { return };
-        if !stream.grant(max, &self.debts, now_ms) {
-            return;
-        }
-        if !stream.mark.listed {
-            stream.mark.listed = true;
-            self.writing.list(id);
+        if stream.grant(max, &self.debts, now_ms) {
+            self.writing.list(stream);
         }
     }
 

@@ -183,9 +183,9 @@ impl Connection {
 
     fn request(&mut self, block: &Block, fields: Fields, too_large: bool, now_ms: u64) -> Handled {
         let id = block.stream;
-        if self.streams.get(id).is_some() {
+        if let Some(stream) = self.streams.get(id) {
             // RFC 9113 8.5: nothing but DATA follows a CONNECT.
-            let closed = self.streams.get(id).is_some_and(|stream| stream.mark.remote_end);
+            let closed = stream.mark.remote_end;
             let code = if closed { ErrorCode::StreamClosed } else { ErrorCode::ProtocolError };
             return self.fault(id, code, now_ms);
         }

@@ -318,10 +318,7 @@ impl Connection {
         stream.update = 0;
         stream.parked = None;
         self.debts.release(std::mem::take(&mut stream.held));
-        if !stream.mark.listed {
-            stream.mark.listed = true;
-            self.writing.list(id);
-        }
+        self.writing.list(stream);
         if self.recent.len() == RECENT_MAX {
             self.recent.pop_front();
         }

@@ -6,7 +6,6 @@ use std::time::Instant;
 use super::stream::Stream;
 use super::{Connection, Event};
 use crate::hbone::Role;
-use crate::hbone::error::Error;
 use crate::hbone::frame::{self, ErrorCode, STREAM_ID_MAX};
 use crate::hbone::hpack::{FIELD_OVERHEAD, Literal};
 use crate::hbone::limits::{ABANDONED, FIRST_WINDOW};
@@ -179,12 +178,6 @@ impl Connection {
         let mut block = Vec::new();
         self.encoder.block(fields.into_iter().map(bytes), &mut block);
         frame::headers(id, &block, end, self.peer.frame_max, &mut self.writing.queue());
-    }
-}
-
-impl From<OpenError> for Error {
-    fn from(_: OpenError) -> Self {
-        Self::Over
     }
 }
 

@@ -80,10 +80,7 @@ impl Connection {
         }
         stream.mark.local_end = true;
         stream.mark.end_due = true;
-        if !stream.mark.listed {
-            stream.mark.listed = true;
-            self.writing.list(id);
-        }
+        self.writing.list(stream);
         self.settle(id);
     }
 

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use super::Connection;
+use super::stream::Stream;
 use crate::hbone::error::Flood;
 use crate::hbone::frame::{self, ErrorCode};
 
@@ -54,8 +55,12 @@ impl Writing {
         self.queue.len()
     }
 
-    pub(super) fn list(&mut self, id: u32) {
-        self.listed.push_back(id);
+    /// A stream has frames of its own to send.
+    pub(super) fn list(&mut self, stream: &mut Stream) {
+        if !stream.mark.listed {
+            stream.mark.listed = true;
+            self.listed.push_back(stream.id);
+        }
     }
 
     pub(super) fn goaway(&mut self, last: u32, code: ErrorCode) {

@@ -118,7 +118,7 @@ impl Opener {
             HANDSHAKE => match self.messages.read(plain, self.role)? {
                 Said::Nothing => Ok(Opened::Nothing),
                 Said::Update { asks } => {
-                    self.next_generation()?;
+                    (self.state, self.keys) = self.state.next()?;
                     Ok(if asks { Opened::UpdateAsked } else { Opened::Nothing })
                 }
             },
@@ -137,14 +137,6 @@ impl Opener {
             Alert::USER_CANCELED => Ok(Opened::Nothing),
             alert => Err(RecordError::AlertReceived(alert)),
         }
-    }
-
-    fn next_generation(&mut self) -> Result<(), RecordError> {
-        let secret = self.state.secret.next()?;
-        self.keys = secret.keys()?;
-        let generation = self.state.generation + 1;
-        self.state = DirectionState { secret, generation, sequence: 0 };
-        Ok(())
     }
 }
 

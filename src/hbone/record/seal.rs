@@ -4,7 +4,7 @@ use std::fmt;
 
 use aws_lc_rs::aead::Aad;
 
-use super::secret::{DirectionState, Keys, TrafficSecret};
+use super::secret::{DirectionState, Keys};
 use super::{ALERT, APPLICATION_DATA, Alert, HANDSHAKE, HEADER, OVERHEAD, RecordError, TRAILER};
 
 /// Most bytes that [`Sealer::due`] writes.
@@ -67,10 +67,7 @@ impl Sealer {
     }
 
     pub(super) fn next_generation(&mut self) -> Result<(), RecordError> {
-        let secret = self.state.secret.next()?;
-        self.keys = secret.keys()?;
-        let generation = self.state.generation + 1;
-        self.state = DirectionState { secret, generation, sequence: 0 };
+        (self.state, self.keys) = self.state.next()?;
         self.update_asked = false;
         Ok(())
     }
@@ -122,12 +119,5 @@ impl Sealer {
 impl fmt::Debug for Sealer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Sealer").field("state", &self.state).finish_non_exhaustive()
-    }
-}
-
-impl TrafficSecret {
-    /// The first generation, of which `sequence` records have been sent or received.
-    pub fn begin(self, sequence: u64) -> DirectionState {
-        DirectionState { secret: self, generation: 0, sequence }
     }
 }

@@ -106,8 +106,13 @@ impl TrafficSecret {
         &self.bytes[..self.suite.secret_len()]
     }
 
+    /// The first generation, of which `sequence` records have been sent or received.
+    pub fn begin(self, sequence: u64) -> DirectionState {
+        DirectionState { secret: self, generation: 0, sequence }
+    }
+
     /// The secret after a key update.
-    pub(super) fn next(&self) -> Result<Self, RecordError> {
+    fn next(&self) -> Result<Self, RecordError> {
         let mut bytes = Zeroizing::new([0; SECRET_MAX]);
         self.expand(b"traffic upd", &mut bytes[..self.suite.secret_len()])?;
         Ok(Self { suite: self.suite, bytes })
@@ -151,6 +156,15 @@ impl TrafficSecret {
         prk.expand(&[&info[..3 + label_len + 1]], Length(out.len()))
             .and_then(|okm| okm.fill(out))
             .map_err(|_| RecordError::Internal)
+    }
+}
+
+impl DirectionState {
+    /// The generation after a key update, and its keys.
+    pub(super) fn next(&self) -> Result<(Self, Keys), RecordError> {
+        let secret = self.secret.next()?;
+        let keys = secret.keys()?;
+        Ok((Self { secret, generation: self.generation + 1, sequence: 0 }, keys))
     }
 }
 
