@@ -158,6 +158,11 @@ impl Engine {
         self.http.tick(now)
     }
 
+    /// When [`Engine::tick`] is to be called next.
+    pub fn next_deadline(&self) -> Instant {
+        self.http.next_deadline()
+    }
+
     /// Whether [`Engine::flush`] has something to seal.
     pub fn wants_flush(&self) -> bool {
         let last = self.http.is_done() && !self.finished;

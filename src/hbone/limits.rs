@@ -60,7 +60,7 @@ pub(super) struct Allowance {
 /// Frames that are legal and move nothing: PING, SETTINGS, PRIORITY, unknown ones, empty DATA, and
 /// WINDOW_UPDATE beyond what the DATA that we send explains (promise A6).
 pub(super) const NOISE: Allowance = Allowance { capacity: 4_096, per_second: 200 };
-/// Streams that the peer opens and resets (promise A3).
+/// Streams that the peer opens and resets before they are answered (promise A3).
 pub(super) const RESETS: Allowance = Allowance { capacity: 400, per_second: 200 };
 /// Streams that the peer makes us reset (promise A4).
 pub(super) const FAULTS: Allowance = Allowance { capacity: 100, per_second: 10 };
@@ -68,8 +68,10 @@ pub(super) const FAULTS: Allowance = Allowance { capacity: 100, per_second: 10 }
 pub(super) const ABANDONED: Allowance = Allowance { capacity: 50, per_second: 10 };
 /// Encoded bytes of field sections: what decoding may cost us (promise A5).
 pub(super) const FIELDS: Allowance = Allowance { capacity: 4 << 20, per_second: 2 << 20 };
-/// One WINDOW_UPDATE is explained by so many bytes of DATA.
+/// One WINDOW_UPDATE is explained by so many bytes of DATA, beside those that each turn explains.
 pub(super) const SENT_PER_UPDATE: u32 = 1024;
+/// WINDOW_UPDATEs that every turn of DATA explains: one of the stream and one of the connection.
+pub(super) const UPDATES_PER_TURN: u32 = 2;
 
 impl Bucket {
     pub(super) fn full(allowance: Allowance) -> Self {

@@ -174,7 +174,7 @@ fn silence_is_asked_about_and_then_believed() {
     }
     // Answered: all is well.
     world.settle();
-    assert_eq!(world.ends[0].engine.http().deadline(), world.now + Duration::from_secs(10));
+    assert_eq!(world.ends[0].engine.http().next_deadline(), world.now + Duration::from_secs(10));
     // Not answered.
     world.pass(Duration::from_secs(10));
     world.ends[0].engine.tick(world.now).unwrap();
@@ -223,4 +223,21 @@ fn streams_that_wait_for_the_socket_take_turns_by_bytes() {
     assert_eq!(shares[1], 20_000);
     let (less, more) = (shares[0].min(shares[2]), shares[0].max(shares[2]));
     assert!(less > 0 && more - less <= 2 * 256 * 1024, "{shares:?}");
+}
+
+/// A driver that waits for the deadline is not woken again and again while nothing can be granted.
+#[test]
+fn a_starved_stream_asks_now_and_then() {
+    let mut world = World::new(LIMITS);
+    let stream = world.connect();
+    world.ends[1].ledger.limit.set(0);
+    world.send(0, stream, &[1; 100_000]);
+    world.settle();
+    world.pass(Duration::from_secs(3));
+    for _ in 0..3 {
+        world.ends[1].engine.tick(world.now).unwrap();
+        let wait = world.ends[1].engine.http().next_deadline() - world.now;
+        assert_eq!(wait, Duration::from_millis(100));
+        world.now += wait;
+    }
 }

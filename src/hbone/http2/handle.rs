@@ -142,7 +142,8 @@ impl Connection {
         stream.reset = Some(Reset { code, due: false });
         let unanswered = !stream.mark.answered;
         let released = stream.mark.released;
-        if server {
+        // What was answered costs its peer as much as us.
+        if server && unanswered {
             self.peer_reset(now_ms)?;
         }
         self.settle(id);

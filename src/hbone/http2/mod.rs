@@ -77,6 +77,8 @@ pub struct Connection {
     explaining: u32,
     settings_acked: bool,
     heard_ms: u64,
+    /// When streams whose grant was refused may ask again.
+    regrant_ms: u64,
     asked_ms: Option<u64>,
     ended: Option<Error>,
     born: Instant,
@@ -186,6 +188,7 @@ impl Connection {
             explaining: 0,
             settings_acked: false,
             heard_ms: 0,
+            regrant_ms: 0,
             asked_ms: None,
             ended: None,
             born: now,
@@ -251,13 +254,13 @@ impl Connection {
     }
 
     /// When [`Connection::tick`] is to be called next.
-    pub fn deadline(&self) -> Instant {
+    pub fn next_deadline(&self) -> Instant {
         let quiet = match self.asked_ms {
             Some(asked_ms) => asked_ms + self.limits.ping_timeout_ms,
             None => self.heard_ms + self.limits.ping_interval_ms,
         };
         let starved = self.streams.iter().any(|stream| stream.mark.starved);
-        let at_ms = if starved { quiet.min(self.heard_ms + STARVED_MS) } else { quiet };
+        let at_ms = if starved { quiet.min(self.regrant_ms) } else { quiet };
         self.born + Duration::from_millis(at_ms.saturating_sub(self.earlier_ms))
     }
 
@@ -268,7 +271,10 @@ impl Connection {
             return Err(Error::Over);
         }
         let now_ms = self.ms(now);
-        self.regrant(now_ms);
+        if now_ms >= self.regrant_ms {
+            self.regrant(now_ms);
+            self.regrant_ms = now_ms + STARVED_MS;
+        }
         match self.asked_ms {
             Some(asked_ms) if now_ms >= asked_ms + self.limits.ping_timeout_ms => {
                 self.fail(Error::Silent);

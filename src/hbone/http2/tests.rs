@@ -59,13 +59,15 @@ struct Fixture {
     now: Instant,
     events: Vec<String>,
     data: Vec<u8>,
+    /// Requests are answered at once.
+    answers: bool,
 }
 
 impl Fixture {
     fn new(role: Role) -> Self {
         let (now, ledger) = (Clock::system().monotonic(), Ledger::new(u64::MAX));
         let connection = Connection::new(role, LIMITS, Rc::clone(&ledger) as Debts, now);
-        Self { connection, ledger, now, events: Vec::new(), data: Vec::new() }
+        Self { connection, ledger, now, events: Vec::new(), data: Vec::new(), answers: true }
     }
 
     /// Behind the greetings of both.
@@ -91,7 +93,9 @@ impl Fixture {
                     continue;
                 }
                 self.events.push(format!("{event:?}"));
-                if let Event::Request { stream, .. } = event {
+                if let Event::Request { stream, .. } = event
+                    && self.answers
+                {
                     assert!(self.connection.respond(stream, 200, [], false));
                 }
             }

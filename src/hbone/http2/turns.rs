@@ -1,7 +1,7 @@
 //! What we may send, and who comes next: deficit round robin by bytes.
 
 use super::{Connection, Role};
-use crate::hbone::limits::{QUANTUM, SENT_PER_UPDATE};
+use crate::hbone::limits::{QUANTUM, SENT_PER_UPDATE, UPDATES_PER_TURN};
 
 /// Frames below this size count as small with peers that keep account of them.
 const SMALL: usize = 256;
@@ -16,7 +16,8 @@ const EXPLAINED_MAX: u32 = 1 << 16;
 pub enum Room {
     /// So many bytes of DATA, at least one.
     Bytes(usize),
-    /// Not now. [`Connection::next_turn`] will name the stream.
+    /// Not now. [`Connection::next_turn`] will name the stream; as server, not before it was
+    /// answered.
     Wait,
     /// Never again: it ended or was reset.
     Closed,
@@ -54,7 +55,8 @@ impl Connection {
     pub fn sent(&mut self, id: u32, count: usize) {
         let bytes = u32::try_from(count).unwrap_or(u32::MAX);
         self.explaining = self.explaining.saturating_add(bytes);
-        let explained = self.explained.saturating_add(self.explaining / SENT_PER_UPDATE);
+        let turn = if count > 0 { UPDATES_PER_TURN } else { 0 };
+        let explained = self.explained.saturating_add(turn + self.explaining / SENT_PER_UPDATE);
         self.explained = explained.min(EXPLAINED_MAX);
         self.explaining %= SENT_PER_UPDATE;
         self.send_window = self.send_window.saturating_sub(bytes);
