@@ -148,7 +148,7 @@ fn shared_root() -> Outcome {
     let world = World::new()?;
     let mut roots = Vec::new();
     for node in ["a", "b"] {
-        world.wait_log(node, &["\twarn\t", "FAKE_CA is on"])?;
+        world.wait_log(node, &["\twarn\t", "come from a development root"])?;
         let gauge = world.metric(node, "adit_development_ca")?;
         ensure!((gauge - 1.0).abs() < f64::EPSILON, "the gauge is {gauge}");
         let available = || {

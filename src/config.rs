@@ -309,6 +309,30 @@ impl Config {
     }
 }
 
+/// What `adit control` takes from the environment.
+#[derive(Clone, Debug)]
+pub struct ControlConfig {
+    /// What is logged.
+    pub log: LogConfig,
+    /// Where the development root is kept.
+    pub ca_dir: PathBuf,
+}
+
+impl ControlConfig {
+    /// Reads it through `lookup`; a `ca_dir` that was named elsewhere is not looked up.
+    pub fn read(
+        lookup: impl Fn(&str) -> Option<String>,
+        ca_dir: Option<PathBuf>,
+    ) -> Result<Self, Vec<ConfigError>> {
+        let mut env = Env::new(&lookup);
+        let log = parts::log(&mut env);
+        let root = nix::unistd::geteuid().is_root();
+        let ca_dir = ca_dir.or_else(|| parts::development_ca_dir(&mut env, root));
+        env.finish()?;
+        Ok(Self { log, ca_dir: ca_dir.unwrap_or_default() })
+    }
+}
+
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.name, self.reason)

@@ -35,4 +35,6 @@ pub mod pods;
 pub mod lifecycle;
 
 pub mod app;
+pub mod standalone;
+
 pub mod cli;

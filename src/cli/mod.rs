@@ -1,5 +1,6 @@
 //! The verbs.
 
+mod control;
 pub mod demo;
 pub mod lab;
 
@@ -32,6 +33,17 @@ enum Verb {
     },
     /// Show the whole on this machine: captured, tunnelled, authorized.
     Demo(demo::DemoArgs),
+    /// Serve a mesh that is written as Kubernetes YAML, to proxies on this machine.
+    ///
+    /// This control plane is meant for one machine: for demos, tests and laboratories. It keeps
+    /// nothing, and issues certificates from a development root: whoever can read the folder of
+    /// that root can be any workload. In a cluster the control plane is istiod.
+    ///
+    /// It reads Namespace, Pod, Service, EndpointSlice, ServiceAccount, ServiceEntry,
+    /// WorkloadEntry, Gateway of class istio-waypoint, AuthorizationPolicy and PeerAuthentication,
+    /// reloads when the files change, and says in one line what it does not serve and what happens
+    /// instead.
+    Control(control::ControlArgs),
     /// Say what was built and how.
     Version,
     /// Say what there is.
@@ -54,6 +66,7 @@ pub fn run(
     match arguments.verb.unwrap_or(Verb::Proxy { ignored: Vec::new() }) {
         Verb::Proxy { .. } => proxy(lookup),
         Verb::Demo(args) => demo::run(args),
+        Verb::Control(args) => control::run(args, lookup),
         Verb::Version => {
             println!(
                 "{}",
@@ -86,5 +99,19 @@ fn proxy(lookup: impl Fn(&str) -> Option<String>) -> ExitCode {
             eprintln!("adit: {error}");
             ExitCode::FAILURE
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn help_says_for_what_the_control_plane_is_meant() {
+        let mut command = Arguments::command();
+        let control = command.find_subcommand_mut("control").unwrap();
+        let help = control.render_long_help().to_string();
+        assert!(help.contains("is meant for one machine"), "{help}");
+        assert!(help.contains("In a cluster the control plane is istiod"), "{help}");
     }
 }

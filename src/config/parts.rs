@@ -208,7 +208,7 @@ fn development_ca(env: &mut Env<'_>, root: bool) -> Option<DevelopmentCa> {
 }
 
 /// The folder that was named, else one that belongs to the user alone.
-fn development_ca_dir(env: &mut Env<'_>, root: bool) -> Option<PathBuf> {
+pub(super) fn development_ca_dir(env: &mut Env<'_>, root: bool) -> Option<PathBuf> {
     const NAME: &str = "DEV_CA_DIR";
     if let Some(dir) = env.text(NAME) {
         if Path::new(&dir).is_absolute() {

@@ -4,6 +4,9 @@
 //! workloads of all of them trust each other. Whoever can read the folder can be any workload:
 //! it is for demos and tests, and says so.
 
+mod node_tokens;
+mod server;
+
 use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -27,8 +30,11 @@ use super::material::Validity;
 use crate::sys::clock::Clock;
 use crate::sys::private_dir::{PrivateDirError, open_or_create_private_dir};
 
+pub use node_tokens::NodeTokens;
+pub use server::ControlServer;
+
 /// Logged when the development CA is opened.
-pub const WARNING: &str = "FAKE_CA is on: workload certificates come from a development root. \
+pub const WARNING: &str = "workload certificates come from a development root. \
      Whoever can read its folder can be any workload. Never use it in production.";
 
 const COMMON_NAME: &str = "adit development root (not for production)";
@@ -47,6 +53,7 @@ pub struct DevCa {
     root: CertificateDer<'static>,
     expires: SystemTime,
     issuer: rcgen::Issuer<'static, PrivateKey>,
+    tokens: NodeTokens,
     clock: Clock,
 }
 
@@ -101,7 +108,13 @@ impl DevCa {
         }
         let issuer = rcgen::Issuer::from_ca_cert_der(&root, signing)
             .map_err(|_| fault(certificate, Problem::Corrupt("not a certificate of a CA")))?;
-        Ok(Self { root, expires: validity.not_after, issuer, clock })
+        let tokens = NodeTokens::of(&pkcs8);
+        Ok(Self { root, expires: validity.not_after, issuer, tokens, clock })
+    }
+
+    /// Tokens by which the proxies of nodes show who they are.
+    pub fn tokens(&self) -> &NodeTokens {
+        &self.tokens
     }
 
     /// The root certificate.

@@ -96,6 +96,24 @@ impl Tls {
         Ok(config)
     }
 
+    /// The configuration of a server that asks its clients for no certificate.
+    pub(super) fn control_server(
+        &self,
+        key: Arc<CertifiedKey>,
+    ) -> Result<ServerConfig, rustls::Error> {
+        let time = Arc::clone(&self.time) as Arc<dyn TimeProvider>;
+        let mut config = ServerConfig::builder_with_details(Arc::clone(&self.provider), time)
+            .with_protocol_versions(self.versions)?
+            .with_no_client_auth()
+            .with_cert_resolver(Arc::new(SingleCertAndKey::from(key)));
+        config.alpn_protocols = vec![ALPN_H2.to_vec()];
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        config.send_tls13_tickets = 0;
+        config.max_early_data_size = 0;
+        config.key_log = Arc::new(NoKeyLog {});
+        Ok(config)
+    }
+
     /// The configuration of a client that accepts nobody, the base of [`Tls::expecting`].
     pub(super) fn client(
         &self,

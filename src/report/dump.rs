@@ -17,7 +17,7 @@ use serde::{Serialize, Serializer};
 use super::{Connection, Direction, PodConnections, Transport};
 use crate::model::{PodName, Snapshot};
 
-pub use certificate::Certificate;
+pub use certificate::{Certificate, pem};
 
 /// Everything that is dumped.
 #[derive(Debug)]

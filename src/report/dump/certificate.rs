@@ -73,7 +73,8 @@ impl PartView {
     }
 }
 
-fn pem(der: &[u8]) -> String {
+/// A certificate as PEM text (RFC 7468).
+pub fn pem(der: &[u8]) -> String {
     let body = base64(der);
     let mut text = String::from("-----BEGIN CERTIFICATE-----\n");
     let mut rest = body.as_str();
