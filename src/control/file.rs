@@ -1,5 +1,6 @@
 //! The local configuration file (spec operations 4), read again whenever it changes.
 
+pub(crate) mod follow;
 mod records;
 mod watch;
 

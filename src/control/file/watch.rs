@@ -1,8 +1,6 @@
 //! Follows the file: the last good contents stay, errors are logged once and counted.
 
-use std::fs::{self, Metadata, OpenOptions};
-use std::io::Read;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -11,6 +9,7 @@ use tokio::sync::watch;
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
+use super::follow::{self, Follower, Stamp};
 use super::{BYTES_MAX, Contents, FileError};
 use crate::config::LocalSource;
 use crate::model::Publisher;
@@ -39,29 +38,12 @@ pub struct FileSource {
     source: LocalSource,
     publisher: Publisher,
     current: Contents,
-    follower: Follower,
+    follower: Follower<Stamp>,
     /// The last state that could not be used: it is told once.
     refused: Option<(Option<Stamp>, String)>,
     status: watch::Sender<FileStatus>,
     metrics: Arc<Metrics>,
     clock: Clock,
-}
-
-/// Which states of the file have been seen and read.
-#[derive(Debug, Default)]
-struct Follower {
-    seen: Option<Stamp>,
-    done: Option<Stamp>,
-}
-
-/// What tells one state of a file from another.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Stamp {
-    device: u64,
-    inode: u64,
-    size: u64,
-    modified: (i64, i64),
-    changed: (i64, i64),
 }
 
 /// What reading the file came to.
@@ -184,66 +166,23 @@ impl FileSource {
     }
 }
 
-impl Follower {
-    /// Whether to read the file, which is in this state now.
-    ///
-    /// A state is read once it was seen twice in a row: a file that is still being written may be
-    /// good YAML already, with its last policies missing. `eager` reads at first sight, and again
-    /// once settled.
-    fn wants(&mut self, stamp: Stamp, eager: bool) -> bool {
-        if self.done == Some(stamp) {
-            return false;
-        }
-        let settled = self.seen.replace(stamp) == Some(stamp);
-        if settled {
-            self.done = Some(stamp);
-        }
-        settled || eager
-    }
-
-    /// The file is not there, or not as it was seen: whatever comes is new.
-    fn gone(&mut self) {
-        *self = Self::default();
-    }
-}
-
-impl From<&Metadata> for Stamp {
-    fn from(metadata: &Metadata) -> Self {
-        Self {
-            device: metadata.dev(),
-            inode: metadata.ino(),
-            size: metadata.size(),
-            modified: (metadata.mtime(), metadata.mtime_nsec()),
-            changed: (metadata.ctime(), metadata.ctime_nsec()),
-        }
-    }
-}
-
 /// Reads the file if it is in the state that was seen, before and after.
 fn read(path: &Path, seen: Stamp) -> Outcome {
     let refused = |reason: String| Outcome::Refused(FileError::new(reason));
-    // Opening a pipe would wait for its writer.
-    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path);
-    let state = file.and_then(|file| file.metadata().map(|state| (file, state)));
-    let (mut file, state) = match state {
+    let (file, state) = match follow::open(path) {
         Ok(opened) => opened,
         Err(error) => return refused(error.to_string()),
     };
-    if !state.is_file() {
-        return refused("it is not a file".to_owned());
-    }
-    if state.size() > BYTES_MAX as u64 {
+    if state.size > BYTES_MAX as u64 {
         return refused(format!("it is larger than {BYTES_MAX} bytes"));
     }
-    let mut text = String::new();
-    // One byte more than it has: what grows meanwhile has another size.
-    let result = file.by_ref().take(state.size() + 1).read_to_string(&mut text);
+    let text = follow::read_text(&file, state.size);
     match file.metadata() {
         Ok(after) if Stamp::from(&after) == seen => {}
         _ => return Outcome::Changed,
     }
-    let contents = match result {
-        Ok(_) => Contents::read(&text),
+    let contents = match text {
+        Ok(text) => Contents::read(&text),
         Err(error) => return refused(error.to_string()),
     };
     contents.map_or_else(Outcome::Refused, |contents| Outcome::Read(Box::new(contents)))

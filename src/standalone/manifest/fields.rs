@@ -74,6 +74,9 @@ pub(super) struct Item<'a> {
     report: &'a Report,
 }
 
+/// What is told of fields that istiod does not look at either.
+pub(super) const NOTHING_OF_A_MESH: &str = "not served: it means nothing to a node proxy";
+
 /// What becomes of fields nobody asked for.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Unread {
@@ -101,6 +104,15 @@ impl Notes {
         for note in other.list {
             self.push(note);
         }
+    }
+
+    /// One line for each, and one for those that were not kept.
+    pub(crate) fn lines(&self) -> Vec<String> {
+        let mut lines: Vec<String> = self.list.iter().map(ToString::to_string).collect();
+        if self.more > 0 {
+            lines.push(format!("and {} more", self.more));
+        }
+        lines
     }
 
     /// Whether there are none.

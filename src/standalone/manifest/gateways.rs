@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::fields::{Fields, Labels, Unread};
+use super::fields::{Fields, Labels, NOTHING_OF_A_MESH, Unread};
 use super::{Meta, parse_ip};
 
 /// The class of waypoints.
@@ -57,7 +57,7 @@ impl Gateway {
         let addresses = addresses.collect();
         let listeners = spec.list("listeners");
         let allowed = listeners.iter().find_map(|item| allowed_routes(&item.map()?));
-        spec.finish(Unread::Tell("not served: it means nothing to a node proxy"));
+        spec.finish(Unread::Tell(NOTHING_OF_A_MESH));
         Some(Self { meta, allowed: allowed.unwrap_or(AllowedRoutes::Same), addresses })
     }
 }

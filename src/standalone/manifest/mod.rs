@@ -14,7 +14,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 pub(crate) use fields::{At, Labels, Note, Notes};
-pub(crate) use files::{Follower, look, read};
+pub(crate) use files::{Stamps, look, read};
 pub(crate) use gateways::{AllowedRoutes, Gateway, GatewayAddress};
 #[cfg(test)]
 pub(crate) use object::read_texts;
@@ -88,16 +88,7 @@ fn parse_ip(text: &str) -> Option<IpAddr> {
 
 impl fmt::Display for ManifestError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (at, problem) in self.problems.list.iter().enumerate() {
-            if at > 0 {
-                f.write_str("\n")?;
-            }
-            write!(f, "{problem}")?;
-        }
-        if self.problems.more > 0 {
-            write!(f, "\nand {} more", self.problems.more)?;
-        }
-        Ok(())
+        f.write_str(&self.problems.lines().join("\n"))
     }
 }
 

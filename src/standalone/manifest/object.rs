@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde_saphyr::Spanned;
 
-use super::fields::{At, Fields, Report, Unread};
+use super::fields::{At, Fields, NOTHING_OF_A_MESH, Report, Unread};
 use super::node::Node;
 use super::{
     AuthorizationPolicy, EndpointSlice, Gateway, ManifestError, Manifests, Meta, Namespace, Note,
@@ -148,7 +148,7 @@ fn read_object(
         return report.problem(fields.line, "", format!("it is there twice; first at {first}"));
     }
     read(fields, meta, out);
-    fields.finish(Unread::Tell("not served: it means nothing to a node proxy"));
+    fields.finish(Unread::Tell(NOTHING_OF_A_MESH));
 }
 
 fn not_served(kind: &str, other_group: bool) -> &'static str {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::fields::{Fields, Labels, Unread};
+use super::fields::{Fields, Labels, NOTHING_OF_A_MESH, Unread};
 use super::{Meta, parse_ip};
 
 /// A namespace: its labels count for what is in it.
@@ -190,7 +190,7 @@ impl EntrySpec {
             weight: spec.parse("weight", "a number").unwrap_or(0),
             service_account: spec.text("serviceAccount").unwrap_or_default(),
         };
-        spec.finish(Unread::Tell("not served: it means nothing to a node proxy"));
+        spec.finish(Unread::Tell(NOTHING_OF_A_MESH));
         Some(entry)
     }
 }

@@ -106,17 +106,14 @@ impl AuthorizationPolicy {
             Some("CUSTOM") => PolicyAction::Custom,
             Some(other) => {
                 let reason = format!("{other:?} is none of ALLOW, DENY, AUDIT and CUSTOM");
-                fields.report.problem(
-                    spec.map_or(0, |s| s.line_of("action")),
-                    "spec.action",
-                    reason,
-                );
+                spec?.problem("action", reason);
                 return None;
             }
         };
-        let refs = ["targetRef", "targetRefs"];
-        let targeted =
-            spec.is_some_and(|spec| refs.iter().filter(|name| spec.has(name)).count() > 0);
+        let targeted = spec.is_some_and(|spec| {
+            // Both are asked for, or the other one would be unknown.
+            ["targetRef", "targetRefs"].map(|name| spec.has(name)).contains(&true)
+        });
         let rules = spec.map(|spec| spec.list("rules")).unwrap_or_default();
         let policy = Self {
             meta,

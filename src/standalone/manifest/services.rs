@@ -5,11 +5,9 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use super::fields::{Fields, Labels, Unread};
+use super::fields::{Fields, Labels, NOTHING_OF_A_MESH, Unread};
 use super::pods::EntrySpec;
 use super::{Meta, parse_ip};
-
-const NOTHING_OF_A_MESH: &str = "not served: it means nothing to a node proxy";
 
 /// A Kubernetes service.
 #[derive(Clone, Debug)]
@@ -186,8 +184,9 @@ impl EndpointSlice {
             let target = endpoint.map("targetRef");
             let pod = target.filter(|target| target.text("kind").as_deref() == Some("Pod"));
             let ready = endpoint.map("conditions");
+            let addresses = endpoint.list("addresses");
             Some(SliceEndpoint {
-                ips: endpoint.list("addresses").iter().filter_map(ip_item).collect(),
+                ips: addresses.iter().filter_map(|ip| ip.parse("an IP address")).collect(),
                 ready: ready.is_none_or(|ready| !ready.has("ready") || ready.flag("ready")),
                 pod: pod.and_then(|pod| pod.text("name")),
                 node: endpoint.text("nodeName").unwrap_or_default(),
@@ -196,10 +195,6 @@ impl EndpointSlice {
         let endpoints = endpoints.collect();
         Some(Self { service, ports, endpoints, meta })
     }
-}
-
-fn ip_item(item: &super::fields::Item<'_>) -> Option<IpAddr> {
-    item.parse("an IP address")
 }
 
 impl ServiceEntry {

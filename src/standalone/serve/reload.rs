@@ -8,20 +8,24 @@ use tokio::sync::watch;
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
-use super::super::convert::{Resources, convert};
-use super::super::manifest::{Follower, ManifestError, Notes, look, read};
+use super::super::convert::convert;
+use super::super::manifest::{ManifestError, Manifests, Stamps, look, read};
 use super::catalogue::Catalogue;
 use super::status::Loaded;
+use crate::control::file::follow::Follower;
+use crate::wire::xds::ResourceType;
 
 /// How often the files are looked at.
 const LOOK_INTERVAL: Duration = Duration::from_millis(250);
+/// Attempts at reading files that change meanwhile.
+const READ_TRIES_MAX: u32 = 10;
 
 /// The one writer of the catalogue.
 #[derive(Debug)]
 pub(super) struct Reload {
     path: PathBuf,
     trust_domain: Arc<str>,
-    follower: Follower,
+    follower: Follower<Stamps>,
     catalogue: watch::Sender<Arc<Catalogue>>,
     loaded: watch::Sender<Loaded>,
 }
@@ -32,19 +36,23 @@ pub(super) fn first(path: PathBuf, trust_domain: Arc<str>) -> Result<Reload, Man
     let manifests = loop {
         tries += 1;
         match read(&path)? {
-            Some((_, manifests)) => break manifests,
+            Some(manifests) => break manifests,
             None if tries < READ_TRIES_MAX => {}
             None => return Err(ManifestError::of(&path, "it keeps changing while it is read")),
         }
     };
-    let resources = convert(&manifests, &trust_domain);
-    let (catalogue, _) = watch::channel(Arc::new(Catalogue::of(&resources, 1)));
-    let (loaded, _) = watch::channel(Loaded::of(&resources, 1));
+    let (catalogue, loaded) = state(&manifests, &trust_domain, 1);
+    let (catalogue, _) = watch::channel(Arc::new(catalogue));
+    let (loaded, _) = watch::channel(loaded);
     Ok(Reload { path, trust_domain, follower: Follower::default(), catalogue, loaded })
 }
 
-/// Attempts at reading files that change meanwhile.
-const READ_TRIES_MAX: u32 = 10;
+/// What manifests come to, as state number `generation`.
+fn state(manifests: &Manifests, trust_domain: &str, generation: u64) -> (Catalogue, Loaded) {
+    let resources = convert(manifests, trust_domain);
+    let loaded = Loaded { generation, error: None, notes: resources.notes.lines() };
+    (Catalogue::of(&resources, generation), loaded)
+}
 
 impl Reload {
     /// Follows the state that is served.
@@ -77,22 +85,21 @@ impl Reload {
             return;
         }
         let (path, trust_domain) = (self.path.clone(), Arc::clone(&self.trust_domain));
+        let generation = self.catalogue.borrow().generation + 1;
         // A large mesh takes its time, which the streams do not have.
         let reading = spawn_blocking(move || {
             let read = read(&path)?;
-            Ok(read.map(|(_, manifests)| convert(&manifests, &trust_domain)))
+            Ok(read.map(|manifests| state(&manifests, &trust_domain, generation)))
         });
         match reading.await {
-            Ok(Ok(Some(resources))) => self.publish(&resources),
+            Ok(Ok(Some((next, loaded)))) => self.publish(next, loaded),
             Ok(Ok(None)) => self.follower.gone(),
             Ok(Err(error)) => self.refuse(&error),
             Err(error) => self.refuse(&ManifestError::of(&self.path, error.to_string())),
         }
     }
 
-    fn publish(&self, resources: &Resources) {
-        let generation = self.catalogue.borrow().generation + 1;
-        let next = Catalogue::of(resources, generation);
+    fn publish(&self, next: Catalogue, loaded: Loaded) {
         let was_wrong = self.loaded.borrow().error.is_some();
         // The first look after the start finds what is served already.
         if next.same_as(&self.catalogue.borrow()) {
@@ -102,9 +109,12 @@ impl Reload {
             }
             return;
         }
+        let generation = next.generation;
+        let count = |kind| next.entries(kind).len();
+        let addresses = count(ResourceType::Address);
+        let policies = count(ResourceType::Authorization);
         self.catalogue.send_replace(Arc::new(next));
-        self.loaded.send_replace(Loaded::of(resources, generation));
-        let (addresses, policies) = (resources.addresses.len(), resources.policies.len());
+        self.loaded.send_replace(loaded);
         tracing::info!(generation, addresses, policies, "manifests published");
     }
 
@@ -115,19 +125,4 @@ impl Reload {
             self.loaded.send_modify(|loaded| loaded.error = Some(text));
         }
     }
-}
-
-impl Loaded {
-    fn of(resources: &Resources, generation: u64) -> Self {
-        Self { generation, error: None, notes: lines(&resources.notes) }
-    }
-}
-
-/// One line for each note, and one for those that were not kept.
-fn lines(notes: &Notes) -> Vec<String> {
-    let mut lines: Vec<String> = notes.list.iter().map(ToString::to_string).collect();
-    if notes.more > 0 {
-        lines.push(format!("and {} more", notes.more));
-    }
-    lines
 }

@@ -9,7 +9,7 @@ use crate::standalone::manifest::read;
 
 fn samples() -> Resources {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/samples");
-    let (_, manifests) = read(&folder).unwrap_or_else(|error| panic!("{error}")).unwrap();
+    let manifests = read(&folder).unwrap_or_else(|error| panic!("{error}")).unwrap();
     convert(&manifests, "cluster.local")
 }
 
