@@ -3,22 +3,25 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::services::ports;
+use super::services::{hostname, ports};
 use super::waypoints::{Wanted, waypoint_of};
-use super::workloads::{Memberships, canonical, targets, tunnel};
+use super::workloads::{
+    Candidates, Memberships, REDIRECTION, canonical, is_native, is_selected, targets, tunnel,
+};
 use super::{CLUSTER, Context, Resources};
 use crate::standalone::manifest::{
-    EntryAddress, EntrySpec, Labels, Meta, Note, Resolution, ServiceEntry, WorkloadEntry, selects,
+    EntryAddress, EntrySpec, Meta, Note, Resolution, ServiceEntry, WorkloadEntry,
 };
 use crate::wire::xds::{ip_bytes, workload};
 
 use workload::load_balancing::{HealthPolicy, Mode};
 
-const REDIRECTION: &str = "ambient.istio.io/redirection";
-const TUNNEL: &str = "networking.istio.io/tunnel";
-
 /// Every service entry with its endpoints, and every workload entry.
-pub(super) fn convert(context: &Context<'_>, resources: &mut Resources) {
+pub(super) fn convert(
+    context: &Context<'_>,
+    candidates: &Candidates<'_>,
+    resources: &mut Resources,
+) {
     let oldest = oldest(context);
     for entry in &context.manifests.service_entries {
         for host in &entry.hosts {
@@ -29,7 +32,7 @@ pub(super) fn convert(context: &Context<'_>, resources: &mut Resources) {
         inline(context, entry, resources);
     }
     for entry in &context.manifests.workload_entries {
-        let workload = workload_entry(context, entry, resources);
+        let workload = workload_entry(context, entry, candidates, resources);
         resources.workload(workload);
     }
 }
@@ -106,7 +109,7 @@ fn inline(context: &Context<'_>, entry: &ServiceEntry, resources: &mut Resources
         }
         let base = base(context, meta, spec);
         let name = format!("{}-{place}", meta.name);
-        let tunnel_protocol = tunnel(is_native(spec));
+        let tunnel_protocol = tunnel(is_native(&spec.labels));
         let workload =
             workload::Workload { uid: uid(&place), name, services, tunnel_protocol, ..base };
         resources.workload(workload);
@@ -133,30 +136,23 @@ fn inline(context: &Context<'_>, entry: &ServiceEntry, resources: &mut Resources
 fn workload_entry(
     context: &Context<'_>,
     entry: &WorkloadEntry,
+    candidates: &Candidates<'_>,
     resources: &mut Resources,
 ) -> workload::Workload {
     let (meta, spec) = (&entry.meta, &entry.spec);
     let mut services = Memberships::new();
-    for of in context.manifests.service_entries.iter() {
-        let selected = of.meta.namespace == meta.namespace
-            && of.selector.as_ref().is_some_and(|labels| selects(labels, &spec.labels));
-        for host in of.hosts.iter().filter(|_| selected) {
+    for of in candidates.entries(&meta.namespace, &spec.labels) {
+        for host in &of.hosts {
             services.insert(format!("{}/{host}", meta.namespace), entry_targets(of, spec));
         }
     }
-    for of in context.manifests.services.iter() {
-        let selected = of.meta.namespace == meta.namespace
-            && !of.selector.is_empty()
-            && selects(&of.selector, &spec.labels);
-        if selected {
-            let name = format!("{}/{}", meta.namespace, super::services::hostname(&of.meta));
-            services.insert(name, targets(&of.ports, |port| spec.ports.get(port).copied()));
-        }
+    for of in candidates.services(&meta.namespace).filter(|of| is_selected(of, &spec.labels)) {
+        let name = format!("{}/{}", meta.namespace, hostname(&of.meta));
+        services.insert(name, targets(&of.ports, |port| spec.ports.get(port).copied()));
     }
-    let native = is_native(spec);
+    let native = is_native(&spec.labels);
     let hbone = native || meta.annotation(REDIRECTION) == Some("enabled");
-    let (canonical_name, canonical_revision) =
-        canonical(&with_labels(meta, &spec.labels), &meta.name);
+    let (canonical_name, canonical_revision) = canonical(&spec.labels, &meta.name);
     workload::Workload {
         uid: format!(
             "{CLUSTER}/networking.istio.io/WorkloadEntry/{}/{}",
@@ -173,11 +169,6 @@ fn workload_entry(
         services,
         ..base(context, meta, spec)
     }
-}
-
-/// Whether an entry says that it takes tunnels itself.
-fn is_native(spec: &EntrySpec) -> bool {
-    spec.labels.get(TUNNEL).is_some_and(|value| &**value == "http")
 }
 
 /// What both kinds of entries have in common.
@@ -218,8 +209,4 @@ fn entry_targets(entry: &ServiceEntry, spec: &EntrySpec) -> workload::PortList {
         }
     }
     list
-}
-
-fn with_labels(meta: &Meta, labels: &Labels) -> Meta {
-    Meta { labels: labels.clone(), ..meta.clone() }
 }

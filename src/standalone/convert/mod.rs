@@ -18,6 +18,7 @@ use crate::wire::xds::{security, workload};
 
 use authentication::Authentication;
 use waypoints::Waypoints;
+use workloads::Candidates;
 
 /// The trust domain that is left out on the wire (spec identity 1).
 pub(crate) const DEFAULT_TRUST_DOMAIN: &str = "cluster.local";
@@ -46,7 +47,7 @@ struct Context<'a> {
     manifests: &'a Manifests,
     namespaces: HashMap<&'a str, &'a Namespace>,
     trust_domain: &'a str,
-    waypoints: Waypoints,
+    waypoints: Waypoints<'a>,
     authentication: Authentication<'a>,
     /// Names of policies with a selector, by their namespace.
     selectors: HashMap<&'a str, Vec<(&'a Labels, String)>>,
@@ -75,8 +76,9 @@ pub(crate) fn convert(manifests: &Manifests, trust_domain: &str) -> Resources {
     let context =
         Context { manifests, namespaces, trust_domain, waypoints, authentication, selectors };
     services::convert(&context, &mut resources);
-    workloads::convert(&context, &mut resources);
-    entries::convert(&context, &mut resources);
+    let candidates = Candidates::of(manifests);
+    workloads::convert(&context, &candidates, &mut resources);
+    entries::convert(&context, &candidates, &mut resources);
     resources.hosted = hosted(manifests, trust_domain);
     resources
 }

@@ -29,7 +29,7 @@ pub(super) fn convert(context: &Context<'_>, resources: &mut Resources) {
         resources.service(converted);
     }
     for waypoint in context.waypoints.all() {
-        let meta = &waypoint.meta;
+        let meta = waypoint.meta;
         if !has_service(context, meta) {
             resources.service(workload::Service {
                 name: meta.name.to_string(),

@@ -1,9 +1,9 @@
 //! Which waypoint takes the traffic of an object (spec discovery-and-balancing 6.5).
 
 use std::collections::HashMap;
-use std::sync::Arc;
 
-use super::{Context, DOMAIN, HBONE_PORT, Resources};
+use super::services::hostname;
+use super::{Context, HBONE_PORT, Resources};
 use crate::standalone::manifest::{
     AllowedRoutes, Gateway, GatewayAddress, Meta, Note, Notes, selects,
 };
@@ -18,15 +18,15 @@ const WAYPOINT_FOR: &str = "istio.io/waypoint-for";
 const INBOUND_BINDING: &str = "ambient.istio.io/waypoint-inbound-binding";
 
 /// All waypoints, by namespace and name.
-pub(super) struct Waypoints {
-    list: HashMap<(Arc<str>, Arc<str>), Waypoint>,
+pub(super) struct Waypoints<'a> {
+    list: HashMap<(&'a str, &'a str), Waypoint<'a>>,
 }
 
 /// One waypoint.
-pub(super) struct Waypoint {
-    pub(super) meta: Meta,
+pub(super) struct Waypoint<'a> {
+    pub(super) meta: &'a Meta,
     address: workload::GatewayAddress,
-    allowed: AllowedRoutes,
+    allowed: &'a AllowedRoutes,
     services: bool,
     workloads: bool,
     /// How its pods want to be told where traffic was going.
@@ -40,8 +40,8 @@ pub(super) enum Wanted {
     ForWorkload,
 }
 
-impl Waypoints {
-    pub(super) fn of(gateways: &[Gateway], notes: &mut Notes) -> Self {
+impl<'a> Waypoints<'a> {
+    pub(super) fn of(gateways: &'a [Gateway], notes: &mut Notes) -> Self {
         let mut list = HashMap::new();
         for gateway in gateways {
             let (services, workloads) = match gateway.meta.label(WAYPOINT_FOR) {
@@ -57,31 +57,30 @@ impl Waypoints {
                 notes.push(Note::about("Gateway", &gateway.meta, field, text));
             }
             let waypoint = Waypoint {
-                meta: gateway.meta.clone(),
+                meta: &gateway.meta,
                 address: address(gateway),
-                allowed: gateway.allowed.clone(),
+                allowed: &gateway.allowed,
                 services,
                 workloads,
                 tunnel,
             };
-            let key = (Arc::clone(&gateway.meta.namespace), Arc::clone(&gateway.meta.name));
-            list.insert(key, waypoint);
+            list.insert((&*gateway.meta.namespace, &*gateway.meta.name), waypoint);
         }
         Self { list }
     }
 
     /// The waypoint with this name.
-    pub(super) fn get(&self, namespace: &str, name: &str) -> Option<&Waypoint> {
-        self.list.get(&(Arc::from(namespace), Arc::from(name)))
+    pub(super) fn get<'s>(&'s self, namespace: &'s str, name: &'s str) -> Option<&'s Waypoint<'a>> {
+        self.list.get(&(namespace, name))
     }
 
     /// All of them, in no order.
-    pub(super) fn all(&self) -> impl Iterator<Item = &Waypoint> {
+    pub(super) fn all(&self) -> impl Iterator<Item = &Waypoint<'a>> {
         self.list.values()
     }
 
     /// The waypoint that a pod or service with these labels belongs to.
-    pub(super) fn owner_of(&self, meta: &Meta) -> Option<&Waypoint> {
+    pub(super) fn owner_of<'s>(&'s self, meta: &'s Meta) -> Option<&'s Waypoint<'a>> {
         self.get(&meta.namespace, meta.label(GATEWAY_NAME)?)
     }
 }
@@ -137,8 +136,8 @@ pub(super) fn waypoint_of(
     Some(waypoint.address.clone())
 }
 
-fn admits(context: &Context<'_>, waypoint: &Waypoint, namespace: &str) -> bool {
-    match &waypoint.allowed {
+fn admits(context: &Context<'_>, waypoint: &Waypoint<'_>, namespace: &str) -> bool {
+    match waypoint.allowed {
         AllowedRoutes::All => true,
         AllowedRoutes::Same => *waypoint.meta.namespace == *namespace,
         AllowedRoutes::Labelled(labels) => {
@@ -160,7 +159,6 @@ fn address(gateway: &Gateway) -> workload::GatewayAddress {
         GatewayAddress::Ip(ip) => Some(*ip),
         GatewayAddress::Hostname(_) => None,
     });
-    let Meta { namespace, name, .. } = &gateway.meta;
     let destination = match (named, ip) {
         (None, Some(ip)) => Destination::Address(workload::NetworkAddress {
             network: String::new(),
@@ -168,8 +166,8 @@ fn address(gateway: &Gateway) -> workload::GatewayAddress {
             length: None,
         }),
         (named, _) => Destination::Hostname(workload::NamespacedHostname {
-            namespace: namespace.to_string(),
-            hostname: named.unwrap_or_else(|| format!("{name}.{namespace}.{DOMAIN}")),
+            namespace: gateway.meta.namespace.to_string(),
+            hostname: named.unwrap_or_else(|| hostname(&gateway.meta)),
         }),
     };
     workload::GatewayAddress { destination: Some(destination), hbone_mtls_port: HBONE_PORT.into() }

@@ -7,20 +7,22 @@ use super::services::{has_service, hostname, port};
 use super::waypoints::{Wanted, waypoint_of};
 use super::{CLUSTER, Context, HBONE_PORT, Resources};
 use crate::standalone::manifest::{
-    EndpointSlice, Meta, Note, Phase, Pod, Service, ServiceEntry, ServicePort, TargetPort, selects,
+    EndpointSlice, Labels, Manifests, Meta, Note, Phase, Pod, Service, ServiceEntry, ServicePort,
+    TargetPort, selects,
 };
 use crate::wire::xds::{ip_bytes, workload};
 
 const DATAPLANE_MODE: &str = "istio.io/dataplane-mode";
-const REDIRECTION: &str = "ambient.istio.io/redirection";
+/// Whether the node agent has taken a workload in.
+pub(super) const REDIRECTION: &str = "ambient.istio.io/redirection";
 const TUNNEL: &str = "networking.istio.io/tunnel";
 const SIDECAR: &str = "sidecar.istio.io/status";
 
 /// The services of a workload, by `<namespace>/<hostname>`.
 pub(super) type Memberships = BTreeMap<String, workload::PortList>;
 
-/// Services by namespace, so that a pod is compared with those of its own only.
-struct Candidates<'a> {
+/// What a workload may be an endpoint of, by namespace: it is compared with that of its own only.
+pub(super) struct Candidates<'a> {
     services: HashMap<&'a str, Vec<&'a Service>>,
     entries: HashMap<&'a str, Vec<&'a ServiceEntry>>,
     /// Pods by namespace and name.
@@ -30,15 +32,18 @@ struct Candidates<'a> {
 }
 
 /// Every pod with an address, and every listed endpoint that is no pod.
-pub(super) fn convert(context: &Context<'_>, resources: &mut Resources) {
-    let candidates = Candidates::of(context);
+pub(super) fn convert(
+    context: &Context<'_>,
+    candidates: &Candidates<'_>,
+    resources: &mut Resources,
+) {
     for pod in &context.manifests.pods {
-        if let Some(workload) = one(context, pod, &candidates, resources) {
+        if let Some(workload) = one(context, pod, candidates, resources) {
             resources.workload(workload);
         }
     }
     for slice in &context.manifests.slices {
-        endpoints(context, slice, &candidates, resources);
+        endpoints(context, slice, candidates, resources);
     }
 }
 
@@ -59,14 +64,14 @@ fn one(
         return None;
     }
     let of_waypoint = context.waypoints.owner_of(meta);
-    let native = meta.label(TUNNEL) == Some("http") || of_waypoint.is_some();
+    let native = is_native(&meta.labels) || of_waypoint.is_some();
     let hbone = native || captured(context, pod);
     let waypoint = match of_waypoint {
         Some(_) => None,
         None => waypoint_of(context, ("Pod", meta), Wanted::ForWorkload, resources),
     };
     let (workload_type, workload_name) = owner(pod);
-    let (canonical_name, canonical_revision) = canonical(meta, &workload_name);
+    let (canonical_name, canonical_revision) = canonical(&meta.labels, &workload_name);
     let network_mode = if pod.host_network {
         workload::NetworkMode::HostNetwork
     } else {
@@ -130,12 +135,17 @@ fn owner(pod: &Pod) -> (workload::WorkloadType, String) {
 }
 
 /// Name and revision by which people know a workload.
-pub(super) fn canonical(meta: &Meta, otherwise: &str) -> (String, String) {
-    let first = |labels: &[&str]| labels.iter().find_map(|label| meta.label(label));
+pub(super) fn canonical(labels: &Labels, otherwise: &str) -> (String, String) {
+    let first = |names: &[&str]| names.iter().find_map(|name| labels.get(*name)).map(|v| &**v);
     let name = first(&["service.istio.io/canonical-name", "app.kubernetes.io/name", "app"]);
     let revision =
         first(&["service.istio.io/canonical-revision", "app.kubernetes.io/version", "version"]);
     (name.unwrap_or(otherwise).to_owned(), revision.unwrap_or("latest").to_owned())
+}
+
+/// Whether a workload says that it takes tunnels itself.
+pub(super) fn is_native(labels: &Labels) -> bool {
+    labels.get(TUNNEL).is_some_and(|value| &**value == "http")
 }
 
 pub(super) fn tunnel(hbone: bool) -> i32 {
@@ -154,8 +164,7 @@ fn status(healthy: bool) -> i32 {
 }
 
 impl<'a> Candidates<'a> {
-    fn of(context: &Context<'a>) -> Self {
-        let manifests = context.manifests;
+    pub(super) fn of(manifests: &'a Manifests) -> Self {
         let names = |pod: &'a Pod| (&*pod.meta.namespace, &*pod.meta.name);
         let mut this = Self {
             services: HashMap::new(),
@@ -178,16 +187,30 @@ impl<'a> Candidates<'a> {
         this
     }
 
+    /// The services of a namespace.
+    pub(super) fn services(&self, namespace: &str) -> impl Iterator<Item = &'a Service> {
+        self.services.get(namespace).into_iter().flatten().copied()
+    }
+
+    /// The service entries of a namespace that select a workload with these labels.
+    pub(super) fn entries(
+        &self,
+        namespace: &str,
+        labels: &Labels,
+    ) -> impl Iterator<Item = &'a ServiceEntry> {
+        let entries = self.entries.get(namespace).into_iter().flatten().copied();
+        entries.filter(|entry| entry.selector.as_ref().is_some_and(|s| selects(s, labels)))
+    }
+
     /// Everything that a pod is an endpoint of: what selects it, and what lists it.
     fn memberships(&self, context: &Context<'_>, pod: &Pod) -> Memberships {
         let (meta, mut found) = (&pod.meta, Memberships::new());
         let named = |name: &str| pod.ports.get(name).copied();
         let slices = self.slices.get(&(&*meta.namespace, &*meta.name));
-        for service in self.services.get(&*meta.namespace).into_iter().flatten() {
-            let selected = !service.selector.is_empty() && selects(&service.selector, &meta.labels);
+        for service in self.services(&meta.namespace) {
             let mut slices = slices.into_iter().flatten();
             let slice = slices.find(|slice| slice.service == service.meta.name);
-            let ports = match (selected, slice) {
+            let ports = match (is_selected(service, &meta.labels), slice) {
                 (true, _) => targets(&service.ports, named),
                 (false, Some(slice)) => listed(&service.ports, slice),
                 (false, None) => continue,
@@ -195,18 +218,16 @@ impl<'a> Candidates<'a> {
             let name = format!("{}/{}", meta.namespace, hostname(&service.meta));
             found.insert(name, ports);
         }
-        for entry in self.entries.get(&*meta.namespace).into_iter().flatten() {
-            if entry.selector.as_ref().is_some_and(|labels| selects(labels, &meta.labels)) {
-                for host in &entry.hosts {
-                    let name = format!("{}/{host}", meta.namespace);
-                    found.insert(name, targets(&entry.ports, named));
-                }
+        for entry in self.entries(&meta.namespace, &meta.labels) {
+            for host in &entry.hosts {
+                let name = format!("{}/{host}", meta.namespace);
+                found.insert(name, targets(&entry.ports, named));
             }
         }
         if let Some(waypoint) = context.waypoints.owner_of(meta)
-            && !has_service(context, &waypoint.meta)
+            && !has_service(context, waypoint.meta)
         {
-            let name = format!("{}/{}", meta.namespace, hostname(&waypoint.meta));
+            let name = format!("{}/{}", meta.namespace, hostname(waypoint.meta));
             let ports = vec![port(HBONE_PORT, HBONE_PORT)];
             found.insert(name, workload::PortList { ports });
         }
@@ -214,9 +235,13 @@ impl<'a> Candidates<'a> {
     }
 
     fn service(&self, namespace: &str, name: &str) -> Option<&'a Service> {
-        let mut services = self.services.get(namespace)?.iter();
-        services.find(|service| &*service.meta.name == name).copied()
+        self.services(namespace).find(|service| &*service.meta.name == name)
     }
+}
+
+/// Whether a service selects a workload with these labels; one without a selector selects nothing.
+pub(super) fn is_selected(service: &Service, labels: &Labels) -> bool {
+    !service.selector.is_empty() && selects(&service.selector, labels)
 }
 
 /// Where each port of a service leads on a workload. A port whose name the workload does not have
