@@ -54,6 +54,13 @@ struct Subscription {
     last_nack: Option<String>,
 }
 
+/// What a client is told of one kind of resource.
+#[derive(Debug)]
+struct Change {
+    resources: Vec<Resource>,
+    removed: Vec<String>,
+}
+
 /// Where one kind of resource stands, for people.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(super) struct Standing {
@@ -104,7 +111,8 @@ impl Session {
         }
         let Some(subscription) = self.streams.get_mut(&kind) else {
             self.streams.insert(kind, Subscription::first(request));
-            return Ok(Some(self.answer(kind, catalogue, BTreeSet::new())));
+            let change = self.change(kind, catalogue, BTreeSet::new());
+            return Ok(Some(self.respond(kind, catalogue, change)));
         };
         subscription.hear(&request);
         for name in &request.resource_names_unsubscribe {
@@ -118,7 +126,8 @@ impl Session {
         if subscription.keys.len() > NAMES_MAX {
             return Err(Refusal::TooMany);
         }
-        Ok(Some(self.answer(kind, catalogue, asked)))
+        let change = self.change(kind, catalogue, asked);
+        Ok(Some(self.respond(kind, catalogue, change)))
     }
 
     /// What changed for this client since it was last told.
@@ -128,16 +137,14 @@ impl Session {
         }
         self.compared = catalogue.generation;
         let kinds: Vec<ResourceType> = self.streams.keys().copied().collect();
-        let responses = kinds.into_iter().map(|kind| self.answer(kind, catalogue, BTreeSet::new()));
-        let nothing = |response: &DeltaDiscoveryResponse| {
-            response.resources.is_empty() && response.removed_resources.is_empty()
-        };
-        let responses: Vec<_> = responses.collect();
-        for response in responses.iter().filter(|response| nothing(response)) {
-            let streams = self.streams.values_mut();
-            streams.for_each(|of| of.unanswered.retain(|(nonce, _)| *nonce != response.nonce));
+        let mut responses = Vec::new();
+        for kind in kinds {
+            let change = self.change(kind, catalogue, BTreeSet::new());
+            if !change.is_nothing() {
+                responses.push(self.respond(kind, catalogue, change));
+            }
         }
-        responses.into_iter().filter(|response| !nothing(response)).collect()
+        responses
     }
 
     /// Where each kind stands.
@@ -156,14 +163,12 @@ impl Session {
 
     /// Everything the client should have and does not, and everything it has that is gone. What
     /// it just `asked` for by name is answered in any case.
-    fn answer(
+    fn change(
         &mut self,
         kind: ResourceType,
         catalogue: &Catalogue,
         asked: BTreeSet<String>,
-    ) -> DeltaDiscoveryResponse {
-        self.responses += 1;
-        let nonce = format!("{}-{}", catalogue.generation, self.responses);
+    ) -> Change {
         let node = self.node.as_ref().map_or("", |node| &node.node);
         let subscription = self.streams.entry(kind).or_default();
         let entries = catalogue.entries(kind);
@@ -198,17 +203,36 @@ impl Session {
             subscription.sent.remove(&name);
             removed.push(name.to_string());
         }
+        Change { resources, removed }
+    }
+
+    /// A response, whose answer is due from now on.
+    fn respond(
+        &mut self,
+        kind: ResourceType,
+        catalogue: &Catalogue,
+        change: Change,
+    ) -> DeltaDiscoveryResponse {
+        self.responses += 1;
+        let nonce = format!("{}-{}", catalogue.generation, self.responses);
+        let subscription = self.streams.entry(kind).or_default();
         subscription.unanswered.push_back((nonce.clone(), catalogue.generation));
         if subscription.unanswered.len() > UNANSWERED_MAX {
             subscription.unanswered.pop_front();
         }
         DeltaDiscoveryResponse {
             system_version_info: catalogue.generation.to_string(),
-            resources,
+            resources: change.resources,
             type_url: kind.url().to_owned(),
             nonce,
-            removed_resources: removed,
+            removed_resources: change.removed,
         }
+    }
+}
+
+impl Change {
+    fn is_nothing(&self) -> bool {
+        self.resources.is_empty() && self.removed.is_empty()
     }
 }
 
@@ -233,8 +257,8 @@ impl Subscription {
     /// Takes what a request says of an earlier response.
     fn hear(&mut self, request: &DeltaDiscoveryRequest) {
         let nonce = &request.response_nonce;
-        let Some(at) = self.unanswered.iter().position(|(due, _)| due == nonce) else { return };
-        let (_, generation) = self.unanswered.remove(at).expect("it was found there");
+        let at = self.unanswered.iter().position(|(due, _)| due == nonce);
+        let Some((_, generation)) = at.and_then(|at| self.unanswered.remove(at)) else { return };
         match &request.error_detail {
             None => {
                 self.acknowledged = self.acknowledged.max(generation);

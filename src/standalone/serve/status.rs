@@ -46,7 +46,7 @@ struct Page<'a> {
 impl Status {
     /// The answer to a request that is not gRPC.
     pub(super) fn answer(&self, method: &Method, path: &str) -> Response<Full<Bytes>> {
-        let loaded = self.loaded.borrow().clone();
+        let loaded = self.loaded.borrow();
         let catalogue = Arc::clone(&self.catalogue.borrow());
         let page = Page {
             generation: loaded.generation,
