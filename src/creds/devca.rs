@@ -38,7 +38,8 @@ pub const WARNING: &str = "workload certificates come from a development root. \
      Whoever can read its folder can be any workload. Never use it in production.";
 
 const COMMON_NAME: &str = "adit development root (not for production)";
-const CERTIFICATE_FILE: &str = "root-cert.pem";
+/// The root certificate, in the folder of the development root.
+pub const CERTIFICATE_FILE: &str = "root-cert.pem";
 const KEY_FILE: &str = "root-key.der";
 /// Neither file is ever near this size.
 const FILE_BYTES_MAX: u64 = 64 * 1024;
@@ -137,12 +138,9 @@ impl DevCa {
         if not_after <= now {
             return Err(because("the development root has expired, or no lifetime was asked for"));
         }
-        let mut params = CertificateParams::default();
-        params.distinguished_name = DistinguishedName::new();
+        let params = unsigned(now, not_after);
+        let mut params = params.map_err(|error| because(error.to_string()))?;
         params.subject_alt_names = names.into();
-        params.serial_number = Some(serial().map_err(|_| because("no randomness"))?);
-        params.not_before = (now - BACKDATING).into();
-        params.not_after = not_after.into();
         params.is_ca = IsCa::ExplicitNoCa;
         params.key_usages =
             vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyEncipherment];
@@ -199,12 +197,8 @@ impl fmt::Display for Problem {
 /// Writes a new root into a folder that nobody else sees yet.
 fn make_root(dir: &Path, now: SystemTime) -> io::Result<()> {
     let key = PrivateKey::generate().map_err(io::Error::other)?;
-    let mut params = CertificateParams::default();
-    params.distinguished_name = DistinguishedName::new();
+    let mut params = unsigned(now, now + ROOT_LIFE)?;
     params.distinguished_name.push(DnType::CommonName, COMMON_NAME);
-    params.serial_number = Some(serial()?);
-    params.not_before = (now - BACKDATING).into();
-    params.not_after = (now + ROOT_LIFE).into();
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     let root = params.self_signed(&key).map_err(io::Error::other)?;
@@ -253,6 +247,16 @@ fn read_private(path: &Path) -> Result<Zeroizing<Vec<u8>>, Problem> {
     bytes.reserve_exact(size + 32);
     file.take(FILE_BYTES_MAX).read_to_end(&mut bytes).map_err(Problem::Io)?;
     Ok(bytes)
+}
+
+/// A certificate from now to `until` with a number of its own; it names nobody yet.
+fn unsigned(now: SystemTime, until: SystemTime) -> io::Result<CertificateParams> {
+    let mut params = CertificateParams::default();
+    params.distinguished_name = DistinguishedName::new();
+    params.serial_number = Some(serial()?);
+    params.not_before = (now - BACKDATING).into();
+    params.not_after = until.into();
+    Ok(params)
 }
 
 fn serial() -> io::Result<SerialNumber> {

@@ -80,20 +80,11 @@ impl Tls {
     ) -> Result<ServerConfig, rustls::Error> {
         let verifier = self.client_verifier(roots, trust_domain)?;
         let time = Arc::clone(&self.time) as Arc<dyn TimeProvider>;
-        let mut config = ServerConfig::builder_with_details(Arc::clone(&self.provider), time)
+        let config = ServerConfig::builder_with_details(Arc::clone(&self.provider), time)
             .with_protocol_versions(self.versions)?
             .with_client_cert_verifier(Arc::new(verifier))
             .with_cert_resolver(Arc::new(SingleCertAndKey::from(key)));
-        config.alpn_protocols = vec![ALPN_H2.to_vec()];
-        // A resumed session would carry an identity past its certificate's end and past a
-        // rotation of the anchors: none is ever stored, offered or taken.
-        config.session_storage = Arc::new(NoServerSessionStorage {});
-        config.send_tls13_tickets = 0;
-        config.max_tls13_tickets = 0;
-        config.max_early_data_size = 0;
-        config.send_half_rtt_data = false;
-        config.key_log = Arc::new(NoKeyLog {});
-        Ok(config)
+        Ok(alone(config))
     }
 
     /// The configuration of a server that asks its clients for no certificate.
@@ -102,16 +93,11 @@ impl Tls {
         key: Arc<CertifiedKey>,
     ) -> Result<ServerConfig, rustls::Error> {
         let time = Arc::clone(&self.time) as Arc<dyn TimeProvider>;
-        let mut config = ServerConfig::builder_with_details(Arc::clone(&self.provider), time)
+        let config = ServerConfig::builder_with_details(Arc::clone(&self.provider), time)
             .with_protocol_versions(self.versions)?
             .with_no_client_auth()
             .with_cert_resolver(Arc::new(SingleCertAndKey::from(key)));
-        config.alpn_protocols = vec![ALPN_H2.to_vec()];
-        config.session_storage = Arc::new(NoServerSessionStorage {});
-        config.send_tls13_tickets = 0;
-        config.max_early_data_size = 0;
-        config.key_log = Arc::new(NoKeyLog {});
-        Ok(config)
+        Ok(alone(config))
     }
 
     /// The configuration of a client that accepts nobody, the base of [`Tls::expecting`].
@@ -168,6 +154,20 @@ impl Tls {
     ) -> ServerVerifier {
         ServerVerifier::new(roots, &self.provider, expected)
     }
+}
+
+/// What every server of ours has in common: h2, and no connection that knows of another one.
+fn alone(mut config: ServerConfig) -> ServerConfig {
+    config.alpn_protocols = vec![ALPN_H2.to_vec()];
+    // A resumed session would carry an identity past its certificate's end and past a rotation of
+    // the anchors: none is ever stored, offered or taken.
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.send_tls13_tickets = 0;
+    config.max_tls13_tickets = 0;
+    config.max_early_data_size = 0;
+    config.send_half_rtt_data = false;
+    config.key_log = Arc::new(NoKeyLog {});
+    config
 }
 
 /// Whether the peer agreed to speak HTTP/2. A peer that offers no ALPN at all passes the TLS

@@ -4,15 +4,13 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use rcgen::{
-    CertificateParams, DistinguishedName, ExtendedKeyUsagePurpose, IsCa, KeyUsagePurpose, SanType,
-};
+use rcgen::{ExtendedKeyUsagePurpose, IsCa, KeyUsagePurpose, SanType};
 use rustls::ServerConfig;
 use rustls::sign::CertifiedKey;
 
 use super::super::keys::{HandshakeKey, PrivateKey};
 use super::super::tls::Tls;
-use super::{BACKDATING, DevCa, IssueError, because, serial};
+use super::{DevCa, IssueError, because, unsigned};
 use crate::sys::clock::Clock;
 
 /// How long a certificate of the server's is valid.
@@ -52,16 +50,13 @@ impl ControlServer {
 
     fn make(&self, now: SystemTime) -> Result<ServerConfig, IssueError> {
         let key = PrivateKey::generate().map_err(|_| because("no key could be made"))?;
-        let mut params = CertificateParams::default();
-        params.distinguished_name = DistinguishedName::new();
+        let params = unsigned(now, (now + LIFE).min(self.ca.expires));
+        let mut params = params.map_err(|error| because(error.to_string()))?;
         for name in &self.names {
             let name = name.as_str().try_into().map_err(|_| because("a name is not ASCII"))?;
             params.subject_alt_names.push(SanType::DnsName(name));
         }
         params.subject_alt_names.extend(self.ips.iter().copied().map(SanType::IpAddress));
-        params.serial_number = Some(serial().map_err(|_| because("no randomness"))?);
-        params.not_before = (now - BACKDATING).into();
-        params.not_after = (now + LIFE).min(self.ca.expires).into();
         params.is_ca = IsCa::ExplicitNoCa;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];

@@ -10,6 +10,7 @@ mod reload;
 mod session;
 mod status;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -22,7 +23,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::{ControlError, Settings};
-use crate::creds::devca::{ControlServer, DevCa};
+use crate::creds::devca::{CERTIFICATE_FILE, ControlServer, DevCa};
 use crate::sys::clock::Clock;
 use authority::Authority;
 use catalogue::Catalogue;
@@ -88,7 +89,7 @@ impl Control {
         Ok(Self {
             address,
             plaintext: local(&plaintext_listener, plaintext)?,
-            root: ca_dir.join("root-cert.pem"),
+            root: ca_dir.join(CERTIFICATE_FILE),
             tokens,
             not_served,
             listeners: (listener, plaintext_listener),
@@ -110,7 +111,8 @@ impl Control {
         };
         let authority = Authority { ca: Arc::clone(ca), catalogue: catalogue.clone() };
         let status = Status { catalogue, loaded: self.reload.loaded(), proxies };
-        let nodes = follow_nodes(self.reload.catalogue(), self.ca_dir, Arc::clone(ca));
+        let known = self.tokens.into_iter().map(|(node, _)| node).collect();
+        let nodes = follow_nodes(self.reload.catalogue(), self.ca_dir, Arc::clone(ca), known);
         let services = Services::new(discovery, authority, status);
         let (tls, plaintext) = self.listeners;
         let mut tasks = JoinSet::new();
@@ -131,16 +133,20 @@ fn local(listener: &TcpListener, address: SocketAddr) -> Result<SocketAddr, Cont
     listener.local_addr().map_err(|error| ControlError::Listen { address, error })
 }
 
-/// Writes tokens for nodes that appear later.
+/// Writes tokens for nodes that appear later. Those that are `known` are left alone: a proxy may be
+/// reading its own at this moment.
 async fn follow_nodes(
     mut catalogue: watch::Receiver<Arc<Catalogue>>,
     ca_dir: PathBuf,
     ca: Arc<DevCa>,
+    mut known: BTreeSet<String>,
 ) {
     while catalogue.changed().await.is_ok() {
-        let nodes = catalogue.borrow_and_update().nodes();
-        if let Err(error) = write_tokens(&ca_dir, &ca, &nodes) {
-            tracing::error!(%error, "cannot write the tokens of nodes");
+        let mut nodes = catalogue.borrow_and_update().nodes();
+        nodes.retain(|node| !known.contains(node));
+        match write_tokens(&ca_dir, &ca, &nodes) {
+            Ok(written) => known.extend(written.into_iter().map(|(node, _)| node)),
+            Err(error) => tracing::error!(%error, "cannot write the tokens of nodes"),
         }
     }
 }

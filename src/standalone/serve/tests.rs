@@ -118,6 +118,7 @@ async fn a_proxy_is_served_and_told_of_changes() {
     let world = World::start("served", &yaml).await;
     let mut client = world.client(Some(world.token("node-a"))).await;
     let mut stream = client.stream("node-a").await.unwrap();
+    fs::write(world.folder.join("ca/tokens/node-a"), "as it was").unwrap();
     let pod_web = "Kubernetes//Pod/shop/web".to_owned();
     assert_eq!(next(&mut stream).await, (vec![pod_web.clone()], vec![]));
     assert_eq!(next(&mut stream).await, (vec![], vec![]));
@@ -154,6 +155,9 @@ async fn a_proxy_is_served_and_told_of_changes() {
     assert!(page.contains("&lt;b&gt;no") && !page.contains("<b>no"), "{page}");
     drop((stream, client));
     world.status_with(|status| status["proxies"] == serde_json::json!([])).await;
+    // A token is written when its node appears, and left alone: its proxy may be reading it.
+    assert_eq!(world.token("node-a"), "as it was");
+    assert_ne!(world.token("node-b"), "");
 }
 
 #[tokio::test]
