@@ -214,6 +214,8 @@ pub struct Limits {
     pub handshakes_per_pod: usize,
     /// TLS handshakes in flight of all pods.
     pub handshakes: usize,
+    /// What peers are granted to send on all streams together, beyond the first 64 KiB of each.
+    pub granted_bytes: u64,
     /// Between HTTP/2 keepalive pings.
     pub ping_interval_ms: u64,
     /// For the answer to a ping.
@@ -239,6 +241,7 @@ impl Default for Limits {
             connections: 60_000,
             handshakes_per_pod: 64,
             handshakes: 1_024,
+            granted_bytes: 256 * 1024 * 1024,
             ping_interval_ms: 10_000,
             ping_timeout_ms: 20_000,
             accept_backoff_ms: 50,

@@ -18,6 +18,7 @@ use rustls::{
 use rustls_pki_types::{ServerName, UnixTime};
 
 use super::verify::{ClientVerifier, PeerRefusal, ServerVerifier};
+use crate::hbone::handshake::KeySlot;
 use crate::sys::clock::Clock;
 use crate::wire::spiffe::Identity;
 
@@ -84,7 +85,10 @@ impl Tls {
             .with_protocol_versions(self.versions)?
             .with_client_cert_verifier(Arc::new(verifier))
             .with_cert_resolver(Arc::new(SingleCertAndKey::from(key)));
-        Ok(alone(config))
+        let mut config = alone(config);
+        config.key_log = Arc::new(KeySlot);
+        config.enable_secret_extraction = true;
+        Ok(config)
     }
 
     /// The configuration of a server that asks its clients for no certificate.
@@ -119,7 +123,8 @@ impl Tls {
         config.send_ticket_request = None;
         config.enable_sni = false;
         config.enable_early_data = false;
-        config.key_log = Arc::new(NoKeyLog {});
+        config.key_log = Arc::new(KeySlot);
+        config.enable_secret_extraction = true;
         Ok(config)
     }
 

@@ -63,7 +63,7 @@ pub mod record;
 #[cfg(test)]
 mod replay;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 
 pub use engine::{Engine, Input};
 pub use plan::{Plan, Slots};

@@ -1,6 +1,6 @@
 //! TLS configurations and handshakes in memory for the tests of this room.
 
-pub(super) mod world;
+pub(in crate::hbone) mod world;
 
 use std::sync::Arc;
 
@@ -15,17 +15,17 @@ use rustls::{
 use super::handshake::{Handshake, KeySlot, Keys};
 use super::record::Suite;
 
-pub(super) const SUITES: [Suite; 2] = [Suite::Aes128GcmSha256, Suite::Aes256GcmSha384];
+pub(crate) const SUITES: [Suite; 2] = [Suite::Aes128GcmSha256, Suite::Aes256GcmSha384];
 
 /// One certificate authority and one server, for any number of configurations.
-pub(super) struct Pki {
+pub(crate) struct Pki {
     root: CertificateDer<'static>,
     leaf: CertificateDer<'static>,
     key: PrivateKeyDer<'static>,
 }
 
 impl Pki {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let ca_key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -37,7 +37,7 @@ impl Pki {
         Self { root, leaf, key: PrivateKeyDer::Pkcs8(key.serialize_der().into()) }
     }
 
-    pub(super) fn client(&self, suite: Suite) -> ClientConfig {
+    pub(crate) fn client(&self, suite: Suite) -> ClientConfig {
         let mut roots = RootCertStore::empty();
         roots.add(self.root.clone()).unwrap();
         let mut config = ClientConfig::builder_with_provider(provider(suite))
@@ -45,13 +45,14 @@ impl Pki {
             .unwrap()
             .with_root_certificates(roots)
             .with_no_client_auth();
+        config.alpn_protocols = vec![b"h2".to_vec()];
         config.key_log = Arc::new(KeySlot);
         config.enable_secret_extraction = true;
         config
     }
 
     /// A server that sends `tickets` session tickets in one flight.
-    pub(super) fn server(&self, suite: Suite, tickets: usize) -> ServerConfig {
+    pub(crate) fn server(&self, suite: Suite, tickets: usize) -> ServerConfig {
         let mut config = ServerConfig::builder_with_provider(provider(suite))
             .with_protocol_versions(&[&version::TLS13])
             .unwrap()
@@ -60,6 +61,7 @@ impl Pki {
             .unwrap();
         config.key_log = Arc::new(KeySlot);
         config.enable_secret_extraction = true;
+        config.alpn_protocols = vec![b"h2".to_vec()];
         config.send_tls13_tickets = tickets;
         config
     }
@@ -73,7 +75,7 @@ fn provider(suite: Suite) -> Arc<CryptoProvider> {
     Arc::new(CryptoProvider { cipher_suites: vec![suite], ..default_provider() })
 }
 
-pub(super) fn name() -> ServerName<'static> {
+pub(crate) fn name() -> ServerName<'static> {
     ServerName::try_from("server.test").unwrap()
 }
 

@@ -3,10 +3,13 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
+use crate::hbone::record::RECORD_MAX;
+
 /// A small buffer: enough for a request, cheap to clear out of the cache.
 const SMALL: usize = 16 * 1024;
-/// A large buffer: the batch that still fits the second-level cache.
-const LARGE: usize = 256 * 1024;
+/// A large buffer: the batch that still fits the second-level cache, sixteen records at their
+/// longest and the beginning of another one.
+const LARGE: usize = 17 * RECORD_MAX;
 /// Free buffers a worker keeps of each size; the rest goes back to the allocator.
 const KEPT_SMALL_MAX: usize = 64;
 const KEPT_LARGE_MAX: usize = 16;
@@ -40,6 +43,12 @@ impl Buffers {
         Buffer { data: Some(data), home: Rc::clone(self) }
     }
 
+    /// A batch, for as long as one turn takes. The one that was used last is the one that is still
+    /// in the cache; only a tunnel inside of another one needs a second one at the same time.
+    pub(super) fn batch(self: &Rc<Self>) -> Buffer {
+        self.borrow(&Appetite { large: Cell::new(true) })
+    }
+
     fn give_back(&self, data: Box<[u8]>) {
         let (free, kept_max) = if data.len() == LARGE {
             (&self.large, KEPT_LARGE_MAX)
@@ -54,6 +63,11 @@ impl Buffers {
 }
 
 impl Appetite {
+    /// Whether reads are of the larger size.
+    pub(super) fn is_large(&self) -> bool {
+        self.large.get()
+    }
+
     /// The largest read this appetite asks for.
     pub(super) fn size(&self) -> usize {
         if self.large.get() { LARGE } else { SMALL }

@@ -1,59 +1,134 @@
-//! TLS on both sides of a tunnel: from a TCP connection to a verified peer.
+//! TLS on both sides of a tunnel: from a connection to a verified peer and keys.
+//!
+//! rustls does the handshake and nothing else: what follows is sealed and opened by the engine.
 
 use std::io;
 use std::sync::Arc;
 
-use rustls::{ClientConfig, ServerConfig};
-use tokio::net::TcpStream;
-use tokio_rustls::{TlsAcceptor, TlsConnector, client, server};
+use rustls::{ClientConfig, CommonState, ServerConfig};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
+use super::tunnel::Secured;
 use crate::creds::{self, verified_peer};
+use crate::hbone::handshake::{Handshake, HandshakeError};
 use crate::model::VerifiedPeer;
 use crate::report::{Failure, Reason};
 
+/// Bytes read at once. A flight with a chain of certificates takes two or three of these.
+const READ: usize = 4 * 1024;
+
+/// Why a handshake failed.
+#[derive(Debug)]
+pub(super) enum HelloError {
+    /// The connection under it.
+    Io(io::Error),
+    /// What the peer said, or who it is.
+    Handshake(HandshakeError),
+}
+
 /// Answers a handshake on 15008: who the peer is, or why it is refused.
-pub(super) async fn accept(
-    socket: TcpStream,
+pub(super) async fn accept<T>(
+    io: T,
     config: Arc<ServerConfig>,
-) -> Result<(server::TlsStream<TcpStream>, VerifiedPeer), Failure> {
-    let stream = TlsAcceptor::from(config).accept(socket).await.map_err(|error| refused(&error))?;
-    let (_, session) = stream.get_ref();
-    if !creds::negotiated_h2(session) {
+) -> Result<(Secured, VerifiedPeer), Failure>
+where
+    T: AsyncRead + AsyncWrite + Unpin + 'static,
+{
+    let fail = |error| failed(refused(&error), &error);
+    let handshake = Handshake::server(config).map_err(|error| fail(error.into()))?;
+    let met = |session: &CommonState| {
+        (creds::negotiated_h2(session), verified_peer(session.peer_certificates()))
+    };
+    let (secured, (h2, peer)) = run(handshake, io, met).await.map_err(fail)?;
+    if !h2 {
         return Err(Failure::new(Reason::NoAlpn, "the peer did not negotiate h2"));
     }
-    let peer = verified_peer(session.peer_certificates())
-        .map_err(|error| Failure::new(Reason::PeerIdentity, error))?;
-    Ok((stream, peer))
+    let peer = peer.map_err(|error| Failure::new(Reason::PeerIdentity, error))?;
+    Ok((secured, peer))
 }
 
 /// Opens a handshake to a hop. The expected identities are part of the configuration.
-pub(super) async fn connect(
-    socket: TcpStream,
-    config: Arc<ClientConfig>,
-) -> Result<client::TlsStream<TcpStream>, Failure> {
-    let stream = TlsConnector::from(config)
-        .connect(creds::unsent_server_name(), socket)
-        .await
-        .map_err(|error| failed(Reason::TunnelTls, &error))?;
-    if !creds::negotiated_h2(stream.get_ref().1) {
+pub(super) async fn connect<T>(io: T, config: Arc<ClientConfig>) -> Result<Secured, Failure>
+where
+    T: AsyncRead + AsyncWrite + Unpin + 'static,
+{
+    let fail = |error| failed(Reason::TunnelTls, &error);
+    let handshake = Handshake::client(config, creds::unsent_server_name());
+    let handshake = handshake.map_err(|error| fail(error.into()))?;
+    let (secured, h2) = run(handshake, io, creds::negotiated_h2).await.map_err(fail)?;
+    if !h2 {
         return Err(Failure::new(Reason::TunnelTls, "the far side did not negotiate h2"));
     }
-    Ok(stream)
+    Ok(secured)
+}
+
+/// Brings a handshake to its end; `met` looks at who was met.
+pub(super) async fn run<T, M>(
+    mut handshake: Handshake,
+    mut io: T,
+    met: impl FnOnce(&CommonState) -> M,
+) -> Result<(Secured, M), HelloError>
+where
+    T: AsyncRead + AsyncWrite + Unpin + 'static,
+{
+    let (mut said, mut heard) = (Vec::new(), vec![0; READ]);
+    let mut count = 0;
+    loop {
+        let step = handshake.feed(&heard[..count], &mut said);
+        // Also if it failed: then it is an alert.
+        let sent = say(&mut io, &mut said).await;
+        let done = step?;
+        sent?;
+        if done {
+            break;
+        }
+        count = io.read(&mut heard).await?;
+        if count == 0 {
+            return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
+        }
+    }
+    let met = met(handshake.session());
+    let keys = handshake.finish()?;
+    Ok((Secured { io: Box::new(io), keys }, met))
+}
+
+async fn say(io: &mut (impl AsyncWrite + Unpin), said: &mut Vec<u8>) -> io::Result<()> {
+    io.write_all(said).await?;
+    said.clear();
+    io.flush().await
 }
 
 /// Why we refused a client: for who it is, for what it speaks, or for how it speaks TLS.
-fn refused(error: &io::Error) -> Failure {
-    let reason = match creds::tls_error(error) {
-        Some(error) if creds::is_about_identity(error) => Reason::PeerIdentity,
-        Some(rustls::Error::NoApplicationProtocol) => Reason::NoAlpn,
+fn refused(error: &HelloError) -> Reason {
+    match error {
+        HelloError::Handshake(HandshakeError::Tls(error)) if creds::is_about_identity(error) => {
+            Reason::PeerIdentity
+        }
+        HelloError::Handshake(HandshakeError::Tls(rustls::Error::NoApplicationProtocol)) => {
+            Reason::NoAlpn
+        }
         _ => Reason::TlsHandshake,
-    };
-    failed(reason, error)
+    }
 }
 
-fn failed(reason: Reason, error: &io::Error) -> Failure {
-    match creds::tls_error(error) {
-        Some(inner) => Failure::new(reason, creds::explain(inner)),
-        None => Failure::new(reason, error),
+fn failed(reason: Reason, error: &HelloError) -> Failure {
+    match error {
+        HelloError::Handshake(HandshakeError::Tls(error)) => {
+            Failure::new(reason, creds::explain(error))
+        }
+        HelloError::Handshake(error) => Failure::new(reason, error),
+        HelloError::Io(error) => Failure::new(reason, error),
+    }
+}
+
+impl From<HandshakeError> for HelloError {
+    fn from(error: HandshakeError) -> Self {
+        Self::Handshake(error)
+    }
+}
+
+impl From<io::Error> for HelloError {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
     }
 }

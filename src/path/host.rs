@@ -14,6 +14,7 @@ use tokio::time::timeout;
 use super::budget::{Budget, Turns};
 use super::pod::Pod;
 use super::room::Shared;
+use super::tunnel::Ledger;
 use super::worker::{self, Message, Worker};
 use crate::config::Config;
 use crate::creds::Credentials;
@@ -94,6 +95,7 @@ impl PodHost {
             policy_decisions_at_info: config.log.policy_decisions_at_info,
             connections: Budget::new(config.limits.connections),
             handshakes: Turns::new(config.limits.handshakes),
+            ledger: Ledger::new(config.limits.granted_bytes),
         });
         let (workers, threads) = worker::start(&shared, config.workers)?;
         let inner = Inner {

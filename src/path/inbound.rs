@@ -1,7 +1,6 @@
 //! Journey 2: a tunnel from another node, and the streams in it (spec hbone 6).
 
 use std::net::SocketAddr;
-use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,8 +31,6 @@ use crate::wire::authority::Authority;
 use crate::wire::baggage::Baggage;
 use crate::wire::traceparent::TraceParent;
 use crate::wire::{forwarded, proxy_header};
-
-type Tls = tokio_rustls::server::TlsStream<TcpStream>;
 
 /// What all streams of one tunnel have in common.
 struct Tunnel {
@@ -83,13 +80,13 @@ async fn tunnel(
     streams(server, &tunnel, connection, deadline).await
 }
 
-/// TLS and the beginning of HTTP/2, in a turn among the handshakes. Who says nothing waits at the
+/// TLS, in a turn among the handshakes. Who says nothing waits at the
 /// door and takes no turn.
 async fn greet(
     socket: TcpStream,
     config: Arc<ServerConfig>,
     (room, pod): (&Room, &Pod),
-) -> Result<(Server<Tls>, VerifiedPeer), Failure> {
+) -> Result<(Server, VerifiedPeer), Failure> {
     // Frames of many streams: waiting to fill a segment would cost each of them 40 ms.
     let _ = socket::tune(&socket, &room.shared.liveness());
     let spoken = socket.peek(&mut [0]).await;
@@ -100,9 +97,9 @@ async fn greet(
         return Err(Failure::from(Reason::TooManyHandshakes));
     };
     let hello = async {
-        let (tls, peer) = hello::accept(socket, config).await?;
-        let server = Server::start(tls, &room.tunnel_settings()).await;
-        Ok((server.map_err(|error| Failure::new(Reason::Http2, error))?, peer))
+        let (secured, peer) = hello::accept(socket, config).await?;
+        let server = Server::start(secured, &room.tunnels);
+        Ok((server.map_err(|error| Failure::new(Reason::TlsHandshake, error))?, peer))
     };
     let given_way = || Failure::new(Reason::TooManyHandshakes, "gave way to a newer one");
     tokio::select! {
@@ -116,28 +113,23 @@ async fn greet(
 /// Takes streams until the peer has gone. The first whole CONNECT must arrive by `deadline`; after
 /// it the tunnel is never ended for being idle.
 async fn streams(
-    mut server: Server<Tls>,
+    mut server: Server,
     tunnel: &Rc<Tunnel>,
     connection: &Connection,
     deadline: Instant,
 ) -> Result<(), Failure> {
-    let mut dead = pin!(server.watch());
     let (mut carried, mut closing) = (false, false);
     loop {
         tokio::select! {
             biased;
             failure = connection.cut() => {
                 // Streams of this tunnel are being cut as well: let their resets leave.
-                server.flush().await;
+                tokio::task::yield_now().await;
                 return if carried { Ok(()) } else { Err(failure) };
             }
             () = connection.draining(), if !closing => {
                 closing = true;
                 server.close();
-            }
-            () = &mut dead => {
-                tracing::warn!(peer = %tunnel.client.0, "tunnel lost: the peer is silent");
-                return Ok(());
             }
             () = tokio::time::sleep_until(deadline), if !carried => {
                 return Err(Failure::new(Reason::FirstConnectTimeout, "no whole CONNECT in time"));
@@ -321,7 +313,7 @@ async fn answer(
         let own = headers::baggage_of(&admitted.workload).emit();
         headers::put(&mut headers, headers::BAGGAGE, &own);
     }
-    let stream = incoming.accept(headers);
+    let stream = incoming.accept(&headers);
     let stream = stream.map_err(|error| Failure::new(Reason::PeerReset, error))?;
     if let Some(named) = admitted.delivery.proxy_header {
         introduce(&mut application, named, tunnel).await?;

@@ -132,8 +132,8 @@ async fn through(
             let config = pod.client_tls(shared, &key.source, &key.expected).await?;
             let socket = dial::for_tunnel(&room, &pod, key.hop).await?;
             let handshake = hello::connect(socket, config);
-            let tls = tokio::time::timeout(shared.dial_limit(), handshake).await;
-            tls.unwrap_or_else(|_| Err(Failure::new(Reason::TunnelTls, "timed out")))
+            let secured = tokio::time::timeout(shared.dial_limit(), handshake).await;
+            secured.unwrap_or_else(|_| Err(Failure::new(Reason::TunnelTls, "timed out")))
         }
     };
     let (_answer, stream) = room.pool.open(&key, request, dial).await?;

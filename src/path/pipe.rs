@@ -15,7 +15,7 @@ use tokio::time::{Sleep, sleep, timeout};
 
 use super::buffers::{Appetite, Buffer, Buffers};
 use super::connections::Connection;
-use super::tunnel::{Receiver, Sender, Stream, StreamError};
+use super::tunnel::{Delivered, Drawn, Receiver, Sender, Stream, StreamError, Tap};
 use crate::report::{Direction, Failure, Live, Reason};
 use crate::sys::socket;
 
@@ -76,23 +76,25 @@ impl Around<'_> {
 
 /// Between an application's socket and a stream of a tunnel.
 pub(super) async fn tunnel(
-    mut application: TcpStream,
+    application: TcpStream,
     mut stream: Stream,
     around: &Around<'_>,
 ) -> Result<(), Failure> {
-    let end = both_ways(&mut application, &mut stream, around).await;
+    let tap = Tap::new(application, around.live.meter(), around.direction);
+    let end = both_ways(&tap, &mut stream, around).await;
+    let application = tap.socket();
     match end {
         End::Clean | End::NoMore => Ok(()),
         End::Application(error) => {
             // The bytes read before the reset go before it.
             let _ = timeout(LINGER, stream.sender.flushed()).await;
             stream.reset();
-            let _ = socket::reset_on_close(&application);
+            let _ = socket::reset_on_close(application);
             Err(Failure::new(Reason::ApplicationReset, error))
         }
         End::Far(error) => {
-            taken_by_application(&application).await;
-            let _ = socket::reset_on_close(&application);
+            taken_by_application(application).await;
+            let _ = socket::reset_on_close(application);
             let reason = match error {
                 StreamError::Reset { .. } => Reason::PeerReset,
                 StreamError::Lost(_) | StreamError::Violation(_) => Reason::TunnelLost,
@@ -101,19 +103,18 @@ pub(super) async fn tunnel(
         }
         End::Cut(failure) => {
             stream.reset();
-            let _ = socket::reset_on_close(&application);
+            let _ = socket::reset_on_close(application);
             Err(failure)
         }
     }
 }
 
-async fn both_ways(application: &mut TcpStream, stream: &mut Stream, around: &Around<'_>) -> End {
+async fn both_ways(tap: &Rc<Tap>, stream: &mut Stream, around: &Around<'_>) -> End {
     let noted = Noted::default();
-    let (read, write) = application.split();
-    let mut broken = pin!(broken(read.as_ref(), &noted));
+    let mut broken = pin!(broken(tap.socket(), &noted));
     let Stream { sender, receiver, .. } = stream;
-    let mut up = pin!(upward(&read, sender, &noted, around));
-    let mut down = pin!(downward(receiver, write, around));
+    let mut up = pin!(upward(tap, sender, &noted));
+    let mut down = pin!(downward(tap, receiver));
     let (mut up_left, mut down_left, mut broken_left) = (true, true, true);
     let mut up_refused = None;
     let mut linger = pin!(None::<Sleep>);
@@ -160,68 +161,33 @@ async fn both_ways(application: &mut TcpStream, stream: &mut Stream, around: &Ar
     }
 }
 
-/// From the application to the far side. Holds a buffer only from a read to the wire.
-async fn upward(
-    read: &ReadHalf<'_>,
-    sender: &mut Sender,
-    noted: &Noted,
-    around: &Around<'_>,
-) -> Half {
+/// From the application to the far side.
+async fn upward(tap: &Tap, sender: &mut Sender, noted: &Noted) -> Half {
     let appetite = Appetite::default();
     let mut turn = 0;
     loop {
-        tokio::select! {
-            biased;
-            ready = read.readable() => match ready {
-                Ok(()) => {}
-                Err(error) => return Half::Application(error),
-            },
-            error = sender.reset_by_peer() => return Half::Far(error),
-        }
-        let capacity = match sender.capacity(appetite.size()).await {
-            Ok(capacity) => capacity,
-            Err(error) => return Half::Far(error),
-        };
-        let mut buffer = around.buffers.borrow(&appetite);
-        match read_once(read, &mut buffer, capacity) {
-            None => {}
-            Some(Ok(0)) => {
+        match sender.draw(tap, &appetite).await {
+            Drawn::Bytes(count) => yield_after(&mut turn, count).await,
+            Drawn::End => {
                 if let Some(error) = noted.borrow_mut().take() {
                     return Half::Application(error);
                 }
                 return sender.finish().map_or_else(Half::Far, |()| Half::Done);
             }
-            Some(Ok(count)) => {
-                appetite.learn(count);
-                if let Err(error) = sender.send(buffer, count) {
-                    return Half::Far(error);
-                }
-                around.sent_by_application(count);
-                yield_after(&mut turn, count).await;
-            }
-            Some(Err(error)) => return Half::Application(error),
+            Drawn::Application(error) => return Half::Application(error),
+            Drawn::Far(error) => return Half::Far(error),
         }
     }
 }
 
 /// From the far side to the application. Credit goes back when the application has taken the bytes.
-async fn downward(receiver: &mut Receiver, mut write: WriteHalf<'_>, around: &Around<'_>) -> Half {
-    let mut turn = 0;
-    loop {
-        let bytes = match receiver.next().await {
-            Ok(Some(bytes)) => bytes,
-            Ok(None) => {
-                return write.shutdown().await.map_or_else(Half::Application, |()| Half::Done);
-            }
-            Err(error) => return Half::Far(error),
-        };
-        let count = bytes.len();
-        if let Err(error) = write.write_all(&bytes).await {
-            return Half::Application(error);
+async fn downward(tap: &Rc<Tap>, receiver: &mut Receiver) -> Half {
+    match receiver.deliver(tap).await {
+        Delivered::End => {
+            socket::finish(tap.socket()).map_or_else(Half::Application, |()| Half::Done)
         }
-        receiver.taken(count);
-        around.sent_to_application(count);
-        yield_after(&mut turn, count).await;
+        Delivered::Application(error) => Half::Application(error),
+        Delivered::Far(error) => Half::Far(error),
     }
 }
 

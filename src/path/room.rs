@@ -11,7 +11,7 @@ use super::budget::{Budget, Turns};
 use super::buffers::Buffers;
 use super::connections::Connections;
 use super::stock::Stock;
-use super::tunnel::{Pool, Settings};
+use super::tunnel::{Ledger, Pool, Settings};
 use crate::config::{DataPathConfig, Limits};
 use crate::creds::Credentials;
 use crate::model::View;
@@ -45,6 +45,8 @@ pub(super) struct Shared {
     pub(super) policy_decisions_at_info: bool,
     pub(super) connections: Budget,
     pub(super) handshakes: Turns,
+    /// What peers may still send.
+    pub(super) ledger: Arc<Ledger>,
 }
 
 /// One worker's own things. Everything here lives on one thread.
@@ -53,6 +55,7 @@ pub(super) struct Room {
     pub(super) shared: Arc<Shared>,
     pub(super) buffers: Rc<Buffers>,
     pub(super) pool: Rc<Pool>,
+    pub(super) tunnels: Settings,
     pub(super) stock: Stock,
     pub(super) connections: Rc<Connections>,
     pub(super) rng: RefCell<fastrand::Rng>,
@@ -79,21 +82,20 @@ impl Shared {
 impl Room {
     pub(super) fn new(shared: Arc<Shared>, seed: u64) -> Rc<Self> {
         let tasks = Tasks::default();
-        let settings = Settings::new(&shared.config, &shared.limits);
-        let pool = Pool::new(&shared.config, settings, shared.clock.clone(), tasks.clone());
+        let buffers = Rc::default();
+        let (config, lent) = (&shared.config, (&buffers, &shared.ledger));
+        let tunnels = Settings::new(config, &shared.limits, lent, &shared.clock);
+        let pool = Pool::new(config, tunnels.clone(), tasks.clone());
         Rc::new(Self {
-            buffers: Rc::default(),
+            buffers,
             pool: Rc::new(pool),
+            tunnels,
             stock: Stock::default(),
             connections: Rc::default(),
             rng: RefCell::new(fastrand::Rng::with_seed(seed)),
             tasks,
             shared,
         })
-    }
-
-    pub(super) fn tunnel_settings(&self) -> Settings {
-        Settings::new(&self.shared.config, &self.shared.limits)
     }
 }
 

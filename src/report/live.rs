@@ -48,6 +48,10 @@ pub struct Live {
     finished: bool,
 }
 
+/// Where the bytes of one connection are counted, by whoever moves them.
+#[derive(Clone, Debug)]
+pub struct Meter(Arc<Entry>);
+
 /// One accepted socket on a proxy port, for the `istio_tcp_sockets_open` gauge.
 #[derive(Debug)]
 pub struct SocketGuard {
@@ -140,7 +144,24 @@ impl Inner {
     }
 }
 
+impl Meter {
+    /// Bytes that went from the initiator towards the target.
+    pub fn request_bytes(&self, count: u64) {
+        self.0.cells.request.fetch_add(count, Ordering::Relaxed);
+    }
+
+    /// Bytes that went back.
+    pub fn response_bytes(&self, count: u64) {
+        self.0.cells.response.fetch_add(count, Ordering::Relaxed);
+    }
+}
+
 impl Live {
+    /// Counts for this connection.
+    pub fn meter(&self) -> Meter {
+        Meter(Arc::clone(&self.entry))
+    }
+
     /// Bytes that went from the initiator towards the target.
     pub fn request_bytes(&self, count: u64) {
         self.entry.cells.request.fetch_add(count, Ordering::Relaxed);

@@ -15,6 +15,6 @@ mod reason;
 mod time;
 pub mod version;
 
-pub use live::{Live, PodConnections, Report, SocketGuard};
+pub use live::{Live, Meter, PodConnections, Report, SocketGuard};
 pub use outcome::{Connection, Direction, Early, Side, Transport};
 pub use reason::{Failure, Reason, ResponseFlag};

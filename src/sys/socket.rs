@@ -1,7 +1,7 @@
 //! Sockets as this field needs them: transparent, marked, with their original destination.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Shutdown, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd};
 use std::time::Duration;
 
@@ -88,6 +88,11 @@ pub fn tune(socket: &impl AsFd, liveness: &Liveness) -> io::Result<()> {
 /// Makes the next close send RST and discard what was not sent.
 pub fn reset_on_close(socket: &impl AsFd) -> io::Result<()> {
     SockRef::from(socket).set_linger(Some(Duration::ZERO))
+}
+
+/// Sends FIN: nothing more will be written. The other direction goes on.
+pub fn finish(socket: &impl AsFd) -> io::Result<()> {
+    SockRef::from(socket).shutdown(Shutdown::Write)
 }
 
 /// Binds a transparent socket to somebody else's address, any port, chosen at connect.

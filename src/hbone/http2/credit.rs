@@ -51,6 +51,13 @@ impl Connection {
 
     /// The application has taken the first `count` of the [`Connection::parked`] bytes.
     pub fn taken_parked(&mut self, id: u32, count: usize, now: std::time::Instant) {
+        self.unpark(id, count);
+        self.taken(id, count, now);
+    }
+
+    /// Forgets the first `count` of the [`Connection::parked`] bytes, because somebody else keeps
+    /// them. [`Connection::taken`] is still to be told when the application has them.
+    pub fn unpark(&mut self, id: u32, count: usize) {
         if let Some(stream) = self.streams.get_mut(id)
             && let Some(parked) = stream.parked.as_mut()
         {
@@ -59,7 +66,11 @@ impl Connection {
                 stream.parked = None;
             }
         }
-        self.taken(id, count, now);
+    }
+
+    /// Whether [`Connection::next_deadline`] may have come nearer, because a grant was refused.
+    pub fn is_starving(&self) -> bool {
+        self.starving
     }
 
     /// Grants a stream more if it is time to.
@@ -69,12 +80,14 @@ impl Connection {
         if stream.grant(max, &self.debts, now_ms) {
             self.writing.list(stream);
         }
+        self.starving |= stream.mark.starved;
     }
 
     /// Tries again where the account had no room.
     pub(super) fn regrant(&mut self, now_ms: u64) {
         let starved = self.streams.iter().filter(|stream| stream.mark.starved);
         let starved: Vec<u32> = starved.map(|stream| stream.id).collect();
+        self.starving = false;
         starved.into_iter().for_each(|id| self.grant(id, now_ms));
     }
 }

@@ -79,6 +79,8 @@ pub struct Connection {
     heard_ms: u64,
     /// When streams whose grant was refused may ask again.
     regrant_ms: u64,
+    /// There may be such streams.
+    starving: bool,
     asked_ms: Option<u64>,
     ended: Option<Error>,
     born: Instant,
@@ -189,6 +191,7 @@ impl Connection {
             settings_acked: false,
             heard_ms: 0,
             regrant_ms: 0,
+            starving: false,
             asked_ms: None,
             ended: None,
             born: now,
@@ -259,8 +262,7 @@ impl Connection {
             Some(asked_ms) => asked_ms + self.limits.ping_timeout_ms,
             None => self.heard_ms + self.limits.ping_interval_ms,
         };
-        let starved = self.streams.iter().any(|stream| stream.mark.starved);
-        let at_ms = if starved { quiet.min(self.regrant_ms) } else { quiet };
+        let at_ms = if self.starving { quiet.min(self.regrant_ms) } else { quiet };
         self.born + Duration::from_millis(at_ms.saturating_sub(self.earlier_ms))
     }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use h2::Reason as Code;
 use http::{HeaderMap, Response};
-use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 use tokio::task::{JoinSet, LocalSet};
@@ -21,6 +21,7 @@ use super::super::tunnel::Stream;
 use super::super::tunnel::in_memory;
 use super::super::tunnel::server::Server;
 use super::{Around, tunnel};
+use crate::hbone::testing::Pki;
 use crate::report::metrics::Metrics;
 use crate::report::{Connection as Described, Direction, Failure, Reason, Report, Side, Transport};
 use crate::sys::clock::Clock;
@@ -103,19 +104,22 @@ fn start(tasks: &mut JoinSet<()>, proxied: TcpStream, stream: Stream, way: Direc
     Pipe { connections, result }
 }
 
-async fn serve_one(server: &mut Server<DuplexStream>) -> Stream {
+async fn serve_one(server: &mut Server) -> Stream {
     let incoming = server.next().await.unwrap().unwrap();
-    incoming.accept(HeaderMap::new()).unwrap()
+    incoming.accept(&HeaderMap::new()).unwrap()
 }
 
 async fn world() -> World {
     let (mut pipes, mut drivers) = (JoinSet::new(), JoinSet::new());
     let (a, b) = duplex(64 * 1024);
-    let (near, driver) = in_memory::client(a).await;
+    let pki = Pki::new();
+    let (a, b) =
+        tokio::join!(in_memory::secured_client(a, &pki), in_memory::secured_server(b, &pki));
+    let (near, driver) = in_memory::client(a);
     drivers.spawn_local(driver);
     let (accepted, stream) = oneshot::channel();
     drivers.spawn_local(async move {
-        let mut server = in_memory::server(b).await;
+        let mut server = in_memory::server(b);
         let _ = accepted.send(serve_one(&mut server).await);
         while server.next().await.is_some() {}
     });
@@ -246,7 +250,10 @@ async fn against(
 ) -> ((Vec<u8>, Result<(), ErrorKind>), Option<Reason>) {
     let mut tasks = JoinSet::new();
     let (a, b) = duplex(64 * 1024);
-    let (near, driver) = in_memory::client(a).await;
+    let pki = Pki::new();
+    let (a, b) =
+        tokio::join!(in_memory::secured_client(a, &pki), in_memory::foreign_server(b, &pki));
+    let (near, driver) = in_memory::client(a);
     tasks.spawn_local(driver);
     let (accepted, stream) = oneshot::channel();
     tasks.spawn_local(async move {

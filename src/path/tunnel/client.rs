@@ -1,32 +1,28 @@
 //! The side of a tunnel that asks: one HTTP/2 connection, many CONNECTs.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::future::poll_fn;
 use std::rc::Rc;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use h2::client::{Builder, Connection, SendRequest};
 use http::{HeaderMap, Request, StatusCode};
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::time::{interval, timeout};
+use tokio::time::timeout;
 
-use super::chunk::Chunk;
-use super::keepalive::{self, Metered};
-use super::stream::{Stream, StreamError};
-use super::{SEND_BUFFER_MAX, Settings};
-use crate::sys::clock::Clock;
-
-/// How often an unused tunnel looks whether it is time to go.
-const RETIRE_CHECK: Duration = Duration::from_secs(1);
+use super::driver::Driver;
+use super::link::Link;
+use super::stream::{Handle, Stream, StreamError};
+use super::{Secured, Settings, headers};
+use crate::hbone::error::Error;
+use crate::hbone::http2::{By, OpenError};
 
 /// One tunnel we opened.
 #[derive(Debug)]
 pub(super) struct Tunnel {
-    requests: RefCell<Option<SendRequest<Chunk>>>,
+    link: Rc<Link>,
     streams: Cell<usize>,
     streams_max: usize,
     unused_since: Cell<Option<Instant>>,
-    clock: Clock,
 }
 
 /// One stream's place in its tunnel.
@@ -55,105 +51,55 @@ pub(super) enum ConnectError {
     Timeout,
 }
 
-/// Starts HTTP/2 on a finished TLS connection. The second value drives it and must be run.
-pub(super) async fn start<T>(
-    io: T,
+/// Goes on after the TLS handshake. The second value drives the tunnel and must be run.
+pub(super) fn start(
+    secured: Secured,
     settings: &Settings,
-    (streams_max, unused_release): (usize, Duration),
-    clock: Clock,
-) -> Result<(Rc<Tunnel>, impl Future<Output = ()> + use<T>), h2::Error>
-where
-    T: AsyncRead + AsyncWrite + Unpin + 'static,
-{
-    let (io, received) = Metered::new(io);
-    let limits = settings.limits;
-    let (requests, mut connection) = Builder::new()
-        .initial_window_size(settings.stream_window)
-        .initial_connection_window_size(settings.connection_window)
-        .max_frame_size(settings.frame_size)
-        .max_header_list_size(limits.client_header_list)
-        .max_send_buffer_size(SEND_BUFFER_MAX)
-        .initial_max_send_streams(streams_max)
-        .enable_push(false)
-        .handshake::<_, Chunk>(io)
-        .await?;
-    let pings = connection.ping_pong();
+    unused_release: Duration,
+) -> Result<(Rc<Tunnel>, impl Future<Output = ()> + use<>), Error> {
+    let link = Link::new(secured, settings)?;
+    let mut driver = Driver::new(Rc::clone(&link));
     let tunnel = Rc::new(Tunnel {
-        requests: RefCell::new(Some(requests)),
         streams: Cell::new(0),
-        streams_max,
-        unused_since: Cell::new(Some(clock.monotonic())),
-        clock,
+        streams_max: settings.client_streams as usize,
+        unused_since: Cell::new(Some(link.now())),
+        link,
     });
     let driven = Rc::clone(&tunnel);
-    let driver = async move {
-        let retire = retire_when_unused(Rc::clone(&driven), unused_release);
-        let lost = async {
-            match pings {
-                Some(pings) => keepalive::watch(pings, received, limits).await,
-                None => std::future::pending().await,
+    let driving = async move {
+        let ended = poll_fn(|cx| {
+            let retires = driven.unused_since.get().map(|since| since + unused_release);
+            if retires.is_some_and(|due| due <= driven.link.now()) {
+                driven.close();
             }
-        };
-        drive(connection, retire, lost).await;
-        driven.close();
-    };
-    Ok((tunnel, driver))
-}
-
-/// Runs until the connection ends by itself or its peer is found dead. Retiring only takes away our
-/// handle; the engine then says GOAWAY and closes when the last stream is done.
-async fn drive<T>(
-    connection: Connection<T, Chunk>,
-    retire: impl Future<Output = ()>,
-    lost: impl Future<Output = ()>,
-) where
-    T: AsyncRead + AsyncWrite + Unpin,
-{
-    let connection = async {
-        if let Err(error) = connection.await {
-            tracing::debug!(%error, "tunnel ended");
+            let retires = retires.filter(|_| !driven.is_closed());
+            driver.poll(cx, retires)
+        })
+        .await;
+        match ended {
+            Some(Error::Silent) => tracing::warn!("tunnel lost: {}", Error::Silent),
+            Some(error) => tracing::debug!(%error, "tunnel ended"),
+            None => {}
         }
     };
-    let retire = async {
-        retire.await;
-        std::future::pending::<()>().await;
-    };
-    tokio::select! {
-        biased;
-        () = connection => {}
-        () = lost => tracing::warn!("tunnel lost: no byte and no answer to a ping"),
-        () = retire => {}
-    }
-}
-
-async fn retire_when_unused(tunnel: Rc<Tunnel>, release: Duration) {
-    let mut tick = interval(RETIRE_CHECK);
-    loop {
-        tick.tick().await;
-        let Some(since) = tunnel.unused_since.get() else { continue };
-        if tunnel.clock.monotonic().duration_since(since) >= release {
-            tunnel.close();
-            return;
-        }
-    }
+    Ok((tunnel, driving))
 }
 
 impl Tunnel {
     /// Whether another stream may be opened now.
     pub(super) fn has_room(&self) -> bool {
-        let requests = self.requests.borrow();
-        let Some(requests) = requests.as_ref() else { return false };
-        self.streams.get() < self.streams_max.min(requests.current_max_send_streams())
+        let can_open = || self.link.core().engine.http().can_open().is_ok();
+        self.streams.get() < self.streams_max && can_open()
     }
 
     /// Whether it will take no more streams.
     pub(super) fn is_closed(&self) -> bool {
-        self.requests.borrow().is_none()
+        self.link.core().engine.http().can_open() == Err(OpenError::Closing)
     }
 
     /// Takes no more streams; those that are open go on.
     pub(super) fn close(&self) {
-        self.requests.borrow_mut().take();
+        self.link.close();
     }
 
     /// Keeps a place for a stream that is about to be opened.
@@ -165,62 +111,58 @@ impl Tunnel {
 
     /// Sends one CONNECT and waits for its answer, at most `limit`.
     pub(super) async fn connect(
-        self: &Rc<Self>,
+        &self,
         slot: StreamSlot,
         request: Request<()>,
         limit: Duration,
     ) -> Result<Answer, ConnectError> {
-        let gone = || ConnectError::NotProcessed("the tunnel takes no more streams".to_owned());
-        let mut requests = self.requests.borrow().clone().ok_or_else(gone)?;
-        let exchange = async {
-            if let Err(error) = poll_fn(|cx| requests.poll_ready(cx)).await {
-                self.close();
-                return Err(ConnectError::NotProcessed(error.to_string()));
-            }
-            let (response, sender) = requests.send_request(request, false).map_err(|error| {
-                self.close();
-                ConnectError::NotProcessed(error.to_string())
-            })?;
-            let mut sender = Unanswered(Some(sender));
-            let response = response.await.map_err(|error| self.classify(error))?;
-            let (head, receiver) = response.into_parts();
-            if head.status != StatusCode::OK {
-                sender.0 = None;
-                return Err(ConnectError::Refused(head.status));
-            }
-            let sender = sender.0.take().ok_or(ConnectError::Timeout)?;
-            let stream = Stream::new(sender, receiver, Some(slot));
-            Ok(Answer { headers: head.headers, stream })
-        };
-        timeout(limit, exchange).await.unwrap_or(Err(ConnectError::Timeout))
+        let handle = self.ask(&request)?;
+        let answered = timeout(limit, self.answer(handle.stream));
+        let (status, headers) = answered.await.unwrap_or(Err(ConnectError::Timeout))?;
+        if status != StatusCode::OK {
+            return Err(ConnectError::Refused(status));
+        }
+        Ok(Answer { headers, stream: Stream::new(handle, Some(slot)) })
     }
 
-    /// RFC 9113 6.8 and 8.7: a stream above the last one a GOAWAY names, and one reset with
-    /// REFUSED_STREAM, was not processed.
-    fn classify(&self, error: h2::Error) -> ConnectError {
-        let refused = error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM);
-        if error.is_remote() && (error.is_go_away() || refused) {
-            if error.is_go_away() {
-                self.close();
-            }
-            return ConnectError::NotProcessed(error.to_string());
-        }
-        if !error.is_reset() {
-            self.close();
-        }
-        ConnectError::Broken(error.into())
+    /// Opens a stream. If nobody waits for the answer any more it is reset as an error: the far
+    /// side may have opened its leg already, and must not take the end for a clean one.
+    fn ask(&self, request: &Request<()>) -> Result<Handle, ConnectError> {
+        let authority = request.uri().authority().map_or("", |authority| authority.as_str());
+        let fields = headers::fields(request.headers());
+        let link = &self.link;
+        let mut core = link.core();
+        let opened = core.engine.http_mut().open(authority, fields, link.now());
+        let stream = opened.map_err(|error| ConnectError::NotProcessed(error.to_string()))?;
+        core.seats.add(stream);
+        core.settle(link);
+        Ok(Handle { link: Rc::clone(link), stream })
     }
-}
 
-/// A CONNECT whose answer nobody waits for any more is reset as an error: the far side may have
-/// opened its leg already, and must not take the end for a clean one.
-struct Unanswered(Option<h2::SendStream<Chunk>>);
-
-impl Drop for Unanswered {
-    fn drop(&mut self) {
-        if let Some(mut sender) = self.0.take() {
-            sender.send_reset(h2::Reason::CONNECT_ERROR);
-        }
+    async fn answer(&self, stream: u32) -> Result<(StatusCode, HeaderMap), ConnectError> {
+        let (status, fields) = *poll_fn(|cx| {
+            let mut core = self.link.core();
+            let core = &mut *core;
+            let Some(seat) = core.seats.get_mut(stream) else { return Poll::Pending };
+            if let Some(answer) = seat.answer.take() {
+                return Poll::Ready(Ok(answer));
+            }
+            if let Some((code, by)) = seat.reset {
+                return Poll::Ready(Err(match by {
+                    By::PeerUnprocessed => ConnectError::NotProcessed(code.to_string()),
+                    By::Peer | By::Us => ConnectError::Broken(StreamError::from_code(code)),
+                }));
+            }
+            if let Some(error) = core.engine.http().error() {
+                return Poll::Ready(Err(ConnectError::Broken(error.into())));
+            }
+            seat.receiver_waits(cx);
+            Poll::Pending
+        })
+        .await?;
+        // The engine lets only statuses of three digits pass.
+        let status = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_GATEWAY);
+        Ok((status, headers::map(&fields)))
     }
 }
 
@@ -229,7 +171,9 @@ impl Drop for StreamSlot {
         let tunnel = &self.tunnel;
         tunnel.streams.set(tunnel.streams.get() - 1);
         if tunnel.streams.get() == 0 {
-            tunnel.unused_since.set(Some(tunnel.clock.monotonic()));
+            tunnel.unused_since.set(Some(tunnel.link.now()));
+            // It has a time to be polled at that it did not know of.
+            tunnel.link.core().driver.wake_by_ref();
         }
     }
 }

@@ -1,17 +1,22 @@
-//! Tunnels over any transport, for tests of what stands on them.
+//! Tunnels in memory, for tests of what stands on them.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::{Method, Request};
-use tokio::io::DuplexStream;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use super::client::{self, Tunnel};
 use super::server::Server;
-use super::{Settings, Stream, TunnelKey};
+use super::{Ledger, Secured, Settings, Stream, TunnelKey};
 use crate::config::Limits;
+use crate::hbone::handshake::Handshake;
+use crate::hbone::testing::{Pki, SUITES, name};
 use crate::model::Hop;
+use crate::path::hello;
 use crate::sys::clock::Clock;
 use crate::wire::spiffe::Identity;
 
@@ -28,26 +33,72 @@ pub(in crate::path) fn key() -> TunnelKey {
     }
 }
 
-pub(super) fn settings() -> Settings {
+pub(in crate::path) fn settings() -> Settings {
     Settings {
+        client_streams: 300,
         stream_window: 4 * 1024 * 1024,
         connection_window: 16 * 1024 * 1024,
         frame_size: 1024 * 1024,
         limits: Limits::default(),
+        buffers: Rc::default(),
+        ledger: Ledger::new(1 << 30),
+        clock: Clock::system(),
     }
 }
 
-pub(in crate::path) async fn client(
-    io: DuplexStream,
-) -> (Near, impl Future<Output = ()> + 'static) {
-    let policy = (100, Duration::from_secs(300));
-    let started = client::start(io, &settings(), policy, Clock::system()).await;
-    let (tunnel, driver) = started.expect("a duplex takes the preface");
+/// Our end of a handshake whose other end is whoever trusts `pki`.
+pub(in crate::path) async fn secured_client<T>(io: T, pki: &Pki) -> Secured
+where
+    T: AsyncRead + AsyncWrite + Unpin + 'static,
+{
+    let config = Arc::new(pki.client(SUITES[1]));
+    let handshake = Handshake::client(config, name()).expect("the name is one");
+    hello::run(handshake, io, |_| ()).await.expect("the peer is ours").0
+}
+
+/// As [`secured_client`], answering.
+pub(in crate::path) async fn secured_server<T>(io: T, pki: &Pki) -> Secured
+where
+    T: AsyncRead + AsyncWrite + Unpin + 'static,
+{
+    let config = Arc::new(pki.server(SUITES[1], 0));
+    let handshake = Handshake::server(config).expect("the configuration is good");
+    hello::run(handshake, io, |_| ()).await.expect("the peer is ours").0
+}
+
+/// A client that is not ours, below HTTP/2.
+pub(in crate::path) async fn foreign_client<T>(
+    io: T,
+    pki: &Pki,
+) -> tokio_rustls::client::TlsStream<T>
+where
+    T: AsyncRead + AsyncWrite + Unpin,
+{
+    let connector = TlsConnector::from(Arc::new(pki.client(SUITES[1])));
+    connector.connect(name(), io).await.expect("the peer is trusted")
+}
+
+/// A server that is not ours, below HTTP/2; it sends session tickets as many do.
+pub(in crate::path) async fn foreign_server<T>(
+    io: T,
+    pki: &Pki,
+) -> tokio_rustls::server::TlsStream<T>
+where
+    T: AsyncRead + AsyncWrite + Unpin,
+{
+    let acceptor = TlsAcceptor::from(Arc::new(pki.server(SUITES[1], 2)));
+    acceptor.accept(io).await.expect("the peer knows TLS")
+}
+
+pub(in crate::path) fn client(secured: Secured) -> (Near, impl Future<Output = ()> + 'static) {
+    let release = Duration::from_secs(300);
+    let started = client::start(secured, &settings(), release);
+    let (tunnel, driver) = started.expect("the keys are good");
     (Near(tunnel), driver)
 }
 
-pub(in crate::path) async fn server(io: DuplexStream) -> Server<DuplexStream> {
-    Server::start(io, &settings()).await.expect("a client's preface arrives")
+pub(in crate::path) fn server(secured: Secured) -> Server {
+    Server::start(secured, &settings()).ok().expect("the keys are good")
 }
 
 impl Near {

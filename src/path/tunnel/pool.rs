@@ -6,16 +6,14 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use http::{HeaderMap, Request};
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::Notify;
 
 use super::client::{self, ConnectError, StreamSlot, Tunnel};
 use super::stream::Stream;
-use super::{Settings, StreamError};
+use super::{Secured, Settings, StreamError};
 use crate::config::DataPathConfig;
 use crate::model::Hop;
 use crate::report::{Failure, Reason};
-use crate::sys::clock::Clock;
 use crate::wire::spiffe::Identity;
 
 use super::super::room::Tasks;
@@ -41,9 +39,7 @@ pub(in crate::path) struct TunnelKey {
 pub(in crate::path) struct Pool {
     keys: RefCell<HashMap<TunnelKey, Entry>>,
     settings: Settings,
-    streams_max: usize,
     unused_release: Duration,
-    clock: Clock,
     tasks: Tasks,
 }
 
@@ -62,18 +58,11 @@ struct Dial {
 }
 
 impl Pool {
-    pub(in crate::path) fn new(
-        config: &DataPathConfig,
-        settings: Settings,
-        clock: Clock,
-        tasks: Tasks,
-    ) -> Self {
+    pub(in crate::path) fn new(config: &DataPathConfig, settings: Settings, tasks: Tasks) -> Self {
         Self {
             keys: RefCell::default(),
             settings,
-            streams_max: usize::from(config.pool_streams_max.max(1)),
             unused_release: config.pool_unused_release,
-            clock,
             tasks,
         }
     }
@@ -82,15 +71,14 @@ impl Pool {
     ///
     /// `dial` yields a connection after its TLS handshake. A CONNECT that the peer provably did not
     /// process goes once to another tunnel.
-    pub(in crate::path) async fn open<T, D>(
+    pub(in crate::path) async fn open<D>(
         self: &Rc<Self>,
         key: &TunnelKey,
         request: impl Fn() -> Request<()>,
         dial: impl Fn() -> D,
     ) -> Result<(HeaderMap, Stream), Failure>
     where
-        T: AsyncRead + AsyncWrite + Unpin + 'static,
-        D: Future<Output = Result<T, Failure>> + 'static,
+        D: Future<Output = Result<Secured, Failure>> + 'static,
     {
         let limit = Duration::from_millis(self.settings.limits.connect_answer_ms);
         let mut refused: Option<(Rc<Tunnel>, String)> = None;
@@ -134,15 +122,14 @@ impl Pool {
         }
     }
 
-    async fn checkout<T, D>(
+    async fn checkout<D>(
         self: &Rc<Self>,
         key: &TunnelKey,
         avoid: Option<&Rc<Tunnel>>,
         dial: &impl Fn() -> D,
     ) -> Result<(Rc<Tunnel>, StreamSlot), Failure>
     where
-        T: AsyncRead + AsyncWrite + Unpin + 'static,
-        D: Future<Output = Result<T, Failure>> + 'static,
+        D: Future<Output = Result<Secured, Failure>> + 'static,
     {
         loop {
             if let Some(tunnel) = self.with_room(key, avoid) {
@@ -168,15 +155,14 @@ impl Pool {
     }
 
     /// Waits for a dial that will have room, or starts one that no waiter's end can interrupt.
-    fn join_or_dial<T, D>(self: &Rc<Self>, key: &TunnelKey, dial: &impl Fn() -> D) -> Rc<Dial>
+    fn join_or_dial<D>(self: &Rc<Self>, key: &TunnelKey, dial: &impl Fn() -> D) -> Rc<Dial>
     where
-        T: AsyncRead + AsyncWrite + Unpin + 'static,
-        D: Future<Output = Result<T, Failure>> + 'static,
+        D: Future<Output = Result<Secured, Failure>> + 'static,
     {
         let mut keys = self.keys.borrow_mut();
         let entry = keys.entry(key.clone()).or_default();
-        if let Some(waiting) = entry.dials.iter().find(|dial| dial.waiting.get() < self.streams_max)
-        {
+        let most = self.settings.client_streams as usize;
+        if let Some(waiting) = entry.dials.iter().find(|dial| dial.waiting.get() < most) {
             waiting.waiting.set(waiting.waiting.get() + 1);
             return Rc::clone(waiting);
         }
@@ -192,15 +178,12 @@ impl Pool {
         started
     }
 
-    async fn start_tunnel<T, D>(&self, dial: D) -> Result<Rc<Tunnel>, Failure>
-    where
-        T: AsyncRead + AsyncWrite + Unpin + 'static,
-        D: Future<Output = Result<T, Failure>>,
-    {
-        let io = dial.await?;
-        let policy = (self.streams_max, self.unused_release);
-        let started = client::start(io, &self.settings, policy, self.clock.clone()).await;
-        let (tunnel, driver) = started.map_err(|error| Failure::new(Reason::TunnelHttp2, error))?;
+    async fn start_tunnel(
+        &self,
+        dial: impl Future<Output = Result<Secured, Failure>>,
+    ) -> Result<Rc<Tunnel>, Failure> {
+        let started = client::start(dial.await?, &self.settings, self.unused_release);
+        let (tunnel, driver) = started.map_err(|error| Failure::new(Reason::TunnelTls, error))?;
         self.tasks.spawn(driver);
         Ok(tunnel)
     }

@@ -5,13 +5,16 @@
 use std::fmt;
 use std::future::poll_fn;
 use std::rc::Rc;
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use h2::{Reason, RecvStream, SendStream};
 
 use super::super::buffers::Buffer;
-use super::chunk::{Chunk, Outstanding};
 use super::client::StreamSlot;
+use super::link::Link;
+use crate::hbone::error::Error;
+use crate::hbone::frame::ErrorCode;
+use crate::hbone::http2::Room;
 
 /// A stream whose CONNECT was answered with 200. Dropped before both ends are reached it is reset
 /// with CONNECT_ERROR, which no peer takes for a clean end.
@@ -19,23 +22,30 @@ use super::client::StreamSlot;
 pub(in crate::path) struct Stream {
     pub(in crate::path) sender: Sender,
     pub(in crate::path) receiver: Receiver,
-    // Frees the stream's place in its tunnel.
+    handle: Handle,
+    // Frees the stream's place in its tunnel, after the stream itself.
     _slot: Option<StreamSlot>,
 }
 
 /// The half towards the far side.
 #[derive(Debug)]
 pub(in crate::path) struct Sender {
-    inner: SendStream<Chunk>,
-    outstanding: Rc<Outstanding>,
-    finished: bool,
+    pub(super) link: Rc<Link>,
+    pub(super) stream: u32,
 }
 
 /// The half from the far side.
 #[derive(Debug)]
 pub(in crate::path) struct Receiver {
-    inner: RecvStream,
-    ended: bool,
+    pub(super) link: Rc<Link>,
+    pub(super) stream: u32,
+}
+
+/// The right to a stream; dropping it releases the stream.
+#[derive(Debug)]
+pub(super) struct Handle {
+    pub(super) link: Rc<Link>,
+    pub(super) stream: u32,
 }
 
 /// Why a stream ended other than cleanly.
@@ -55,115 +65,167 @@ pub(in crate::path) enum StreamError {
 }
 
 impl Stream {
-    pub(super) fn new(
-        inner: SendStream<Chunk>,
-        receiver: RecvStream,
-        slot: Option<StreamSlot>,
-    ) -> Self {
-        let outstanding = Rc::default();
+    pub(super) fn new(handle: Handle, slot: Option<StreamSlot>) -> Self {
+        let (link, stream) = (&handle.link, handle.stream);
         Self {
-            sender: Sender { inner, outstanding, finished: false },
-            receiver: Receiver { inner: receiver, ended: false },
+            sender: Sender { link: Rc::clone(link), stream },
+            receiver: Receiver { link: Rc::clone(link), stream },
+            handle,
             _slot: slot,
         }
     }
 
     /// Ends both directions as an error. Bytes that have not left are dropped.
     pub(in crate::path) fn reset(&mut self) {
-        self.sender.inner.send_reset(Reason::CONNECT_ERROR);
+        let link = &self.handle.link;
+        let mut core = link.core();
+        if let Some(seat) = core.seats.get_mut(self.handle.stream) {
+            (seat.outbox, seat.finish_due) = (Vec::new(), false);
+        }
+        core.engine.http_mut().reset(self.handle.stream, ErrorCode::ConnectError);
+        core.settle(link);
     }
 }
 
-impl Drop for Stream {
+impl Drop for Handle {
     fn drop(&mut self) {
-        if !(self.sender.finished && self.receiver.ended) {
-            self.reset();
-        }
+        self.link.release(self.stream);
     }
 }
 
 impl Sender {
     /// Waits until the far side takes more bytes; how many, at most `want`.
     pub(in crate::path) async fn capacity(&mut self, want: usize) -> Result<usize, StreamError> {
-        self.inner.reserve_capacity(want);
-        let ready = self.inner.capacity();
-        if ready > 0 {
-            return Ok(ready.min(want));
-        }
-        match poll_fn(|cx| self.inner.poll_capacity(cx)).await {
-            Some(Ok(capacity)) => Ok(capacity.min(want)),
-            Some(Err(error)) => Err(StreamError::from(error)),
-            // Not sending any more: the reason is the reset that closed it.
-            None => Err(self.reset_by_peer().await),
+        poll_fn(|cx| self.poll_capacity(want, cx)).await
+    }
+
+    fn poll_capacity(
+        &mut self,
+        want: usize,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<usize, StreamError>> {
+        let mut core = self.link.core();
+        let blocked = !core.engine.unsent().is_empty();
+        let room = core.engine.http_mut().room(self.stream, blocked);
+        let Some(seat) = core.seats.get_mut(self.stream) else { return Poll::Pending };
+        match room {
+            Room::Bytes(bytes) if seat.outbox.is_empty() => Poll::Ready(Ok(bytes.min(want))),
+            Room::Closed => Poll::Ready(Err(core.closed(self.stream))),
+            Room::Bytes(_) | Room::Wait => {
+                seat.sender_waits(cx);
+                Poll::Pending
+            }
         }
     }
 
     /// Sends the first `len` bytes of a buffer, which must not be more than the capacity.
     pub(in crate::path) fn send(&mut self, buffer: Buffer, len: usize) -> Result<(), StreamError> {
-        let chunk = Chunk::new(buffer, len, &self.outstanding);
-        self.inner.send_data(chunk, false).map_err(StreamError::from)
+        let mut core = self.link.core();
+        if let Some(error) = core.broken(self.stream) {
+            return Err(error);
+        }
+        if let Some(seat) = core.seats.get_mut(self.stream) {
+            seat.outbox.extend_from_slice(&buffer.as_slice()[..len]);
+        }
+        drop(buffer);
+        core.send_outbox(self.stream, &self.link);
+        core.settle(&self.link);
+        Ok(())
     }
 
     /// Ends this direction cleanly.
     pub(in crate::path) fn finish(&mut self) -> Result<(), StreamError> {
-        self.inner.send_data(Chunk::empty(), true).map_err(StreamError::from)?;
-        self.finished = true;
+        let mut core = self.link.core();
+        if let Some(error) = core.broken(self.stream) {
+            return Err(error);
+        }
+        let behind = core.seats.get_mut(self.stream).filter(|seat| !seat.outbox.is_empty());
+        match behind {
+            Some(seat) => seat.finish_due = true,
+            None => core.engine.http_mut().finish(self.stream),
+        }
+        core.settle(&self.link);
         Ok(())
     }
 
     /// Waits until everything sent has left for the wire.
     pub(in crate::path) async fn flushed(&self) {
-        self.outstanding.drained().await;
+        poll_fn(|cx| {
+            let mut core = self.link.core();
+            let unsent = !core.engine.unsent().is_empty();
+            let Some(seat) = core.seats.get_mut(self.stream) else { return Poll::Ready(()) };
+            if !unsent && seat.outbox.is_empty() {
+                return Poll::Ready(());
+            }
+            seat.sender_waits(cx);
+            core.flush_awaited = true;
+            if core.engine.http().error().is_some() { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
     }
 
     /// Waits until the far side resets the stream or the tunnel is lost.
     pub(in crate::path) async fn reset_by_peer(&mut self) -> StreamError {
-        match poll_fn(|cx| self.inner.poll_reset(cx)).await {
-            Ok(reason) => StreamError::from_reason(reason),
-            Err(error) => StreamError::from(error),
-        }
+        poll_fn(|cx| {
+            let mut core = self.link.core();
+            if let Some(error) = core.broken(self.stream) {
+                return Poll::Ready(error);
+            }
+            if let Some(seat) = core.seats.get_mut(self.stream) {
+                seat.sender_waits(cx);
+            }
+            Poll::Pending
+        })
+        .await
     }
 }
 
 impl Receiver {
     /// The next bytes, or `None` at the clean end.
     pub(in crate::path) async fn next(&mut self) -> Result<Option<Bytes>, StreamError> {
-        loop {
-            match poll_fn(|cx| self.inner.poll_data(cx)).await {
-                Some(Ok(bytes)) if bytes.is_empty() => {}
-                Some(Ok(bytes)) => return Ok(Some(bytes)),
-                Some(Err(error)) => return Err(StreamError::from(error)),
-                None => {
-                    self.ended = true;
-                    return Ok(None);
-                }
+        poll_fn(|cx| {
+            let mut core = self.link.core();
+            let parked = core.engine.http().parked(self.stream);
+            if !parked.is_empty() {
+                let bytes = Bytes::copy_from_slice(parked);
+                core.engine.http_mut().unpark(self.stream, bytes.len());
+                return Poll::Ready(Ok(Some(bytes)));
             }
-        }
+            if core.engine.http().has_ended(self.stream) {
+                return Poll::Ready(Ok(None));
+            }
+            if let Some(error) = core.broken(self.stream) {
+                return Poll::Ready(Err(error));
+            }
+            if let Some(seat) = core.seats.get_mut(self.stream) {
+                seat.receiver_waits(cx);
+            }
+            Poll::Pending
+        })
+        .await
     }
 
     /// Gives credit back for bytes that the application has taken.
     pub(in crate::path) fn taken(&mut self, count: usize) {
-        // Refused only for more than was received, or on a stream that is over: nothing to do.
-        let _ = self.inner.flow_control().release_capacity(count);
+        let mut core = self.link.core();
+        core.engine.http_mut().taken(self.stream, count, self.link.now());
+        core.settle(&self.link);
     }
 }
 
 impl StreamError {
-    fn from_reason(reason: Reason) -> Self {
-        let clean = matches!(reason, Reason::NO_ERROR | Reason::CANCEL);
-        Self::Reset { clean, code: format!("{reason:?}") }
+    pub(super) fn from_code(code: ErrorCode) -> Self {
+        let clean = matches!(code, ErrorCode::NoError | ErrorCode::Cancel);
+        Self::Reset { clean, code: code.to_string() }
     }
 }
 
-impl From<h2::Error> for StreamError {
-    fn from(error: h2::Error) -> Self {
-        match error.reason() {
-            Some(reason) if error.is_reset() => Self::from_reason(reason),
-            // Ours, not one that arrived: we ended the tunnel.
-            Some(_) if error.is_go_away() && error.is_library() => {
-                Self::Violation(error.to_string())
-            }
-            _ => Self::Lost(error.to_string()),
+impl From<Error> for StreamError {
+    fn from(error: Error) -> Self {
+        if error.is_violation() {
+            Self::Violation(error.to_string())
+        } else {
+            Self::Lost(error.to_string())
         }
     }
 }

@@ -6,12 +6,14 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 use h2::Reason as Code;
 use http::{Method, Response, StatusCode};
-use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, duplex};
 use tokio::task::{JoinSet, LocalSet};
 
 use super::super::in_memory::{self, key};
 use super::*;
 use crate::config::OriginalSource;
+use crate::hbone::testing::Pki;
+use crate::sys::clock::Clock;
 
 /// What a scripted peer does with the CONNECTs of one tunnel.
 #[derive(Clone, Copy, Debug)]
@@ -33,6 +35,7 @@ struct World {
     peers: Rc<RefCell<VecDeque<Peer>>>,
     dials: Rc<Cell<usize>>,
     tasks: Rc<RefCell<JoinSet<()>>>,
+    pki: Rc<Pki>,
 }
 
 fn run(test: impl Future<Output = ()>) {
@@ -46,7 +49,7 @@ fn run(test: impl Future<Output = ()>) {
 
 /// GOAWAY with last stream 0, after the CONNECT has arrived: the `h2` server never says that of a
 /// stream it has seen, so this peer is written by hand.
-async fn goes_away(mut io: DuplexStream) {
+async fn goes_away(mut io: impl AsyncRead + AsyncWrite + Unpin) {
     const SETTINGS: [u8; 9] = [0, 0, 0, 4, 0, 0, 0, 0, 0];
     const GOAWAY: [u8; 17] = [0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
     const HEADERS: u8 = 1;
@@ -66,7 +69,7 @@ async fn goes_away(mut io: DuplexStream) {
     let _ = io.read_to_end(&mut Vec::new()).await;
 }
 
-async fn serve(io: DuplexStream, peer: Peer) {
+async fn serve(io: impl AsyncRead + AsyncWrite + Unpin, peer: Peer) {
     if let Peer::GoesAway = peer {
         return goes_away(io).await;
     }
@@ -110,12 +113,13 @@ fn world(peers: &[Peer]) -> World {
         response_baggage: true,
         ipv6: true,
     };
-    let settings = in_memory::settings();
+    let settings = Settings { client_streams: 2, ..in_memory::settings() };
     World {
-        pool: Rc::new(Pool::new(&config, settings, Clock::system(), Tasks::default())),
+        pool: Rc::new(Pool::new(&config, settings, Tasks::default())),
         peers: Rc::new(RefCell::new(peers.iter().copied().collect())),
         dials: Rc::default(),
         tasks: Rc::default(),
+        pki: Rc::new(Pki::new()),
     }
 }
 
@@ -131,12 +135,16 @@ impl World {
         let dial = || {
             self.dials.set(self.dials.get() + 1);
             let next = self.peers.borrow_mut().pop_front();
-            let tasks = Rc::clone(&self.tasks);
+            let (tasks, pki) = (Rc::clone(&self.tasks), Rc::clone(&self.pki));
             async move {
                 let peer = next.ok_or_else(|| Failure::from(Reason::Dial))?;
                 let (near, far) = duplex(64 * 1024);
-                tasks.borrow_mut().spawn_local(serve(far, peer));
-                Ok(near)
+                let theirs = Rc::clone(&pki);
+                let peer = async move {
+                    serve(in_memory::foreign_server(far, &theirs).await, peer).await;
+                };
+                tasks.borrow_mut().spawn_local(peer);
+                Ok(in_memory::secured_client(near, &pki).await)
             }
         };
         self.pool.open(&key(), request, dial).await.map(|(_, stream)| stream)

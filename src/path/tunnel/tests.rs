@@ -1,0 +1,1 @@
+//! Tunnels against independent peers.
