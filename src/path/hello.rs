@@ -4,12 +4,14 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustls::{ClientConfig, CommonState, ServerConfig};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::time::timeout;
 
 use super::tunnel::Secured;
-use crate::creds::{self, verified_peer};
+use crate::creds::{self, PeerError, verified_peer};
 use crate::hbone::handshake::{Handshake, HandshakeError};
 use crate::model::VerifiedPeer;
 use crate::report::{Failure, Reason};
@@ -36,9 +38,6 @@ where
 {
     let fail = |error| failed(refused(&error), &error);
     let handshake = Handshake::server(config).map_err(|error| fail(error.into()))?;
-    let met = |session: &CommonState| {
-        (creds::negotiated_h2(session), verified_peer(session.peer_certificates()))
-    };
     let (secured, (h2, peer)) = run(handshake, io, met).await.map_err(fail)?;
     if !h2 {
         return Err(Failure::new(Reason::NoAlpn, "the peer did not negotiate h2"));
@@ -47,19 +46,31 @@ where
     Ok((secured, peer))
 }
 
-/// Opens a handshake to a hop. The expected identities are part of the configuration.
-pub(super) async fn connect<T>(io: T, config: Arc<ClientConfig>) -> Result<Secured, Failure>
+/// Opens a handshake to a hop, which has `limit` for it. The expected identities are part of the
+/// configuration.
+pub(super) async fn connect<T>(
+    io: T,
+    config: Arc<ClientConfig>,
+    limit: Duration,
+) -> Result<(Secured, Option<VerifiedPeer>), Failure>
 where
     T: AsyncRead + AsyncWrite + Unpin + 'static,
 {
     let fail = |error| failed(Reason::TunnelTls, &error);
     let handshake = Handshake::client(config, creds::unsent_server_name());
     let handshake = handshake.map_err(|error| fail(error.into()))?;
-    let (secured, h2) = run(handshake, io, creds::negotiated_h2).await.map_err(fail)?;
+    let done = timeout(limit, run(handshake, io, met)).await;
+    let done = done.map_err(|_| Failure::new(Reason::TunnelTls, "timed out"))?;
+    let (secured, (h2, peer)) = done.map_err(fail)?;
     if !h2 {
         return Err(Failure::new(Reason::TunnelTls, "the far side did not negotiate h2"));
     }
-    Ok(secured)
+    Ok((secured, peer.ok()))
+}
+
+/// Whether a finished handshake agreed on HTTP/2, and with whom.
+fn met(session: &CommonState) -> (bool, Result<VerifiedPeer, PeerError>) {
+    (creds::negotiated_h2(session), verified_peer(session.peer_certificates()))
 }
 
 /// Brings a handshake to its end; `met` looks at who was met.

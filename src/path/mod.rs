@@ -4,6 +4,7 @@ mod accept;
 mod placement;
 mod worker;
 
+mod double;
 mod outbound;
 
 mod inbound;

@@ -19,7 +19,7 @@ const TURN: usize = 1024 * 1024;
 /// Pieces of one stream that are written to its application together: a batch of records.
 const PIECES_MAX: usize = 17;
 /// How long the last words of a tunnel may take to leave.
-const GOODBYE: Duration = Duration::from_secs(1);
+const GOODBYE: Duration = Duration::from_secs(5);
 
 /// The reading side of a tunnel. It must be polled for as long as the tunnel is to live, and ends
 /// the tunnel when it is dropped.
@@ -74,7 +74,7 @@ impl Driver {
         if core.unflushed {
             core.flush();
         }
-        if core.engine.is_finished() && !core.unflushed {
+        if core.engine.is_finished() && !core.unflushed && core.poll_shutdown(cx).is_ready() {
             return Poll::Ready(core.over());
         }
         if read >= TURN {
@@ -224,12 +224,15 @@ impl Core {
         }
     }
 
+    fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(io) = self.io.as_mut() else { return Poll::Ready(()) };
+        // It may be broken by now; it is closed all the same.
+        Pin::new(io).poll_shutdown(cx).map(|_| ())
+    }
+
     /// Closes the transport; how the tunnel ended.
     fn over(&mut self) -> Option<Error> {
-        if let Some(mut io) = self.io.take() {
-            let mut cx = Context::from_waker(std::task::Waker::noop());
-            let _ = Pin::new(&mut io).poll_shutdown(&mut cx);
-        }
+        self.io = None;
         self.engine.http().error().filter(|error| *error != Error::Over)
     }
 }

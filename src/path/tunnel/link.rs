@@ -13,7 +13,7 @@ use tokio::io::AsyncWrite;
 
 use super::account::TunnelAccount;
 use super::seat::Seats;
-use super::{Secured, Settings, StreamError, Transport};
+use super::{Carrier, Secured, Settings, StreamError};
 use crate::hbone::Engine;
 use crate::hbone::error::Error;
 use crate::hbone::http2::Fields;
@@ -32,7 +32,7 @@ pub(super) struct Link {
 pub(super) struct Core {
     pub(super) engine: Engine,
     /// Gone when the tunnel is over.
-    pub(super) io: Option<Box<dyn Transport>>,
+    pub(super) io: Option<Box<dyn Carrier>>,
     /// The driver, which is told when the transport can be read or written again, whoever asked.
     pub(super) driver: Waker,
     pub(super) seats: Seats,
@@ -217,11 +217,7 @@ impl Core {
 
 /// Writes until everything is taken or the transport can take no more; how much was taken. Whoever
 /// asks, it is the driver that is told when it can take more. Without a transport all is gone.
-fn push(
-    io: &mut Option<Box<dyn Transport>>,
-    driver: &Waker,
-    bytes: &[u8],
-) -> std::io::Result<usize> {
+fn push(io: &mut Option<Box<dyn Carrier>>, driver: &Waker, bytes: &[u8]) -> std::io::Result<usize> {
     let Some(io) = io else { return Ok(bytes.len()) };
     let mut cx = Context::from_waker(driver);
     let mut at = 0;

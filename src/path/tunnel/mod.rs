@@ -21,6 +21,7 @@ mod pool;
 mod seat;
 pub(super) mod server;
 mod stream;
+mod transport;
 
 #[cfg(test)]
 mod tests;
@@ -34,6 +35,7 @@ pub(super) use account::Ledger;
 pub(super) use direct::{Delivered, Drawn, Tap};
 pub(super) use pool::{Pool, TunnelKey};
 pub(super) use stream::{Receiver, Sender, Stream, StreamError};
+pub(super) use transport::Transport;
 
 use super::buffers::Buffers;
 use crate::config::{DataPathConfig, Limits};
@@ -45,15 +47,15 @@ use crate::sys::clock::Clock;
 /// Records sealed with one generation of keys: below what AES-GCM allows (RFC 8446 5.5).
 const RECORDS_MAX: u64 = 1 << 24;
 
-/// What a tunnel runs over: TCP, or a stream of another tunnel.
-pub(super) trait Transport: AsyncRead + AsyncWrite + Unpin {}
+/// What carries a tunnel: TCP, or a stream of another tunnel.
+pub(super) trait Carrier: AsyncRead + AsyncWrite + Unpin {}
 
-impl<T: AsyncRead + AsyncWrite + Unpin> Transport for T {}
+impl<T: AsyncRead + AsyncWrite + Unpin> Carrier for T {}
 
 /// A transport whose TLS handshake is done, and the keys that came of it.
 pub(super) struct Secured {
     /// Below TLS.
-    pub(super) io: Box<dyn Transport>,
+    pub(super) io: Box<dyn Carrier>,
     /// What goes on from here.
     pub(super) keys: Keys,
 }

@@ -95,14 +95,10 @@ impl Drop for Handle {
 
 impl Sender {
     /// Waits until the far side takes more bytes; how many, at most `want`.
-    pub(in crate::path) async fn capacity(&mut self, want: usize) -> Result<usize, StreamError> {
-        poll_fn(|cx| self.poll_capacity(want, cx)).await
-    }
-
-    fn poll_capacity(
+    pub(super) fn poll_capacity(
         &mut self,
-        want: usize,
         cx: &mut Context<'_>,
+        want: usize,
     ) -> Poll<Result<usize, StreamError>> {
         let mut core = self.link.core();
         let blocked = !core.engine.unsent().is_empty();
@@ -182,27 +178,27 @@ impl Sender {
 
 impl Receiver {
     /// The next bytes, or `None` at the clean end.
-    pub(in crate::path) async fn next(&mut self) -> Result<Option<Bytes>, StreamError> {
-        poll_fn(|cx| {
-            let mut core = self.link.core();
-            let parked = core.engine.http().parked(self.stream);
-            if !parked.is_empty() {
-                let bytes = Bytes::copy_from_slice(parked);
-                core.engine.http_mut().unpark(self.stream, bytes.len());
-                return Poll::Ready(Ok(Some(bytes)));
-            }
-            if core.engine.http().has_ended(self.stream) {
-                return Poll::Ready(Ok(None));
-            }
-            if let Some(error) = core.broken(self.stream) {
-                return Poll::Ready(Err(error));
-            }
-            if let Some(seat) = core.seats.get_mut(self.stream) {
-                seat.receiver_waits(cx);
-            }
-            Poll::Pending
-        })
-        .await
+    pub(super) fn poll_next(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Option<Bytes>, StreamError>> {
+        let mut core = self.link.core();
+        let parked = core.engine.http().parked(self.stream);
+        if !parked.is_empty() {
+            let bytes = Bytes::copy_from_slice(parked);
+            core.engine.http_mut().unpark(self.stream, bytes.len());
+            return Poll::Ready(Ok(Some(bytes)));
+        }
+        if core.engine.http().has_ended(self.stream) {
+            return Poll::Ready(Ok(None));
+        }
+        if let Some(error) = core.broken(self.stream) {
+            return Poll::Ready(Err(error));
+        }
+        if let Some(seat) = core.seats.get_mut(self.stream) {
+            seat.receiver_waits(cx);
+        }
+        Poll::Pending
     }
 
     /// Gives credit back for bytes that the application has taken.
