@@ -90,9 +90,13 @@ pub fn reset_on_close(socket: &impl AsFd) -> io::Result<()> {
     SockRef::from(socket).set_linger(Some(Duration::ZERO))
 }
 
-/// Sends FIN: nothing more will be written. The other direction goes on.
+/// Sends FIN: nothing more will be written. The other direction goes on. Fine if the connection is
+/// over already.
 pub fn finish(socket: &impl AsFd) -> io::Result<()> {
-    SockRef::from(socket).shutdown(Shutdown::Write)
+    match SockRef::from(socket).shutdown(Shutdown::Write) {
+        Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(()),
+        result => result,
+    }
 }
 
 /// Binds a transparent socket to somebody else's address, any port, chosen at connect.

@@ -190,11 +190,13 @@ impl Core {
     fn send_control(&mut self, link: &Link) {
         while self.engine.wants_flush() {
             let mut batch = link.buffers.batch();
-            let Ok(len @ 1..) = self.engine.flush(batch.as_mut()) else {
+            match self.engine.flush(batch.as_mut()) {
+                // What was due is not any more: its stream has ended.
+                Ok(0) => return,
+                Ok(len) => self.write(&batch.as_slice()[..len]),
                 // What cannot be sealed cannot be said.
-                return self.cut_off();
-            };
-            self.write(&batch.as_slice()[..len]);
+                Err(_) => return self.cut_off(),
+            }
         }
     }
 
