@@ -182,11 +182,8 @@ fn certificates(
     let ca = identity.development_ca.as_ref().ok_or(AppError::NoCa)?;
     let ca = DevCa::open(&ca.dir, clock.clone()).map_err(AppError::DevCa)?;
     metrics.development_ca.set(1);
-    let settings = Settings {
-        tls12: identity.tls12,
-        pqc_only: identity.pqc_only,
-        certificate_ttl: identity.certificate_ttl,
-    };
+    let settings =
+        Settings { pqc_only: identity.pqc_only, certificate_ttl: identity.certificate_ttl };
     let (keeper, credentials) = Keeper::new(settings, Arc::new(ca), clock.clone());
     let inventory = credentials.clone();
     metrics.watch_certificates(move || expiries(&inventory));

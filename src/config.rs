@@ -142,8 +142,6 @@ pub struct IdentityConfig {
     pub development_ca: Option<DevelopmentCa>,
     /// Lifetime of a certificate.
     pub certificate_ttl: Duration,
-    /// TLS 1.2 besides 1.3.
-    pub tls12: bool,
     /// Only the post-quantum hybrid key exchange.
     pub pqc_only: bool,
 }

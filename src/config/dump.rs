@@ -83,7 +83,6 @@ fn identity(config: &IdentityConfig) -> Value {
         "developmentCaDir":
             config.development_ca.as_ref().map(|ca| ca.dir.display().to_string()),
         "certificateTtl": text(config.certificate_ttl),
-        "tls12": config.tls12,
         "pqcOnly": config.pqc_only,
     })
 }

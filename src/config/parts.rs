@@ -154,21 +154,13 @@ pub(super) fn identity(env: &mut Env<'_>, root: bool) -> IdentityConfig {
         // Going on without what was asked for would be a broken promise.
         _ => Err("is not a policy that is known here: only pqc is".to_owned()),
     });
-    let tls12 = env.switch("TLS12_ENABLED", false);
-    if tls12 {
-        env.warn("TLS12_ENABLED", "peers may negotiate TLS 1.2, which is weaker than 1.3");
-    }
-    if tls12 && pqc_only == Some(true) {
-        env.wrong(
-            "TLS12_ENABLED",
-            "TLS 1.2 has no post-quantum key exchange, and \
-            COMPLIANCE_POLICY=pqc asks for nothing else",
-        );
+    if env.switch("TLS12_ENABLED", false) {
+        // Going on with 1.3 alone would keep out peers that somebody means to let in.
+        env.wrong("TLS12_ENABLED", "tunnels speak TLS 1.3 and nothing older");
     }
     IdentityConfig {
         development_ca,
         certificate_ttl: env.value("SECRET_TTL", ttl).unwrap_or(CERTIFICATE_TTL_DEFAULT),
-        tls12,
         pqc_only: pqc_only.unwrap_or(false),
     }
 }

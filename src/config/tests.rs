@@ -68,7 +68,6 @@ fn the_defaults_are_those_of_the_specification() {
             "identity": {
                 "developmentCaDir": "/ca",
                 "certificateTtl": "86400s",
-                "tls12": false,
                 "pqcOnly": false,
             },
             "localSource": {"path": "/mesh.yaml"},
@@ -115,7 +114,6 @@ fn each_variable_arrives_in_its_place() {
     check("IPV6_ENABLED", "false", "/dataPath/ipv6", json!(false));
     check("IPV6_ENABLED", "false", "/servers/stats", json!("0.0.0.0:15020"));
     check("SECRET_TTL", "1h", "/identity/certificateTtl", json!("3600s"));
-    check("TLS12_ENABLED", "true", "/identity/tls12", json!(true));
     check("COMPLIANCE_POLICY", "pqc", "/identity/pqcOnly", json!(true));
     check("RUST_LOG", "access=debug", "/log/filter", json!("access=debug"));
     check("LOG_FORMAT", "json", "/log/json", json!(true));
@@ -163,11 +161,10 @@ fn what_cannot_be_used_is_refused_by_name() {
     check("CRL_PATH", "/crl.pem");
     check("UNSTABLE_ENABLE_SOCKS5", "true");
     check("ENABLE_PROXY", "false");
+    check("TLS12_ENABLED", "true");
     check("XDS_ADDRESS", "istiod:15012");
     let both = read(&[("LOCAL_XDS", "{}")]);
     assert_eq!(wrong(both), ["LOCAL_XDS_PATH"]);
-    let weak = read(&[("TLS12_ENABLED", "true"), ("COMPLIANCE_POLICY", "pqc")]);
-    assert_eq!(wrong(weak), ["TLS12_ENABLED"]);
 }
 
 #[test]
@@ -326,7 +323,6 @@ fn what_should_be_known_is_a_warning() {
     // 0x2539: only the low 12 bits count.
     check(&[("PACKET_MARK", "9529")], &[]);
     check(&[("PACKET_MARK", "7")], &["PACKET_MARK"]);
-    check(&[("TLS12_ENABLED", "true")], &["TLS12_ENABLED"]);
     check(&[("XDS_ON_DEMAND", "true")], &["XDS_ON_DEMAND"]);
     check(&[("ISTIO_META_DNS_CAPTURE", "True")], &["ISTIO_META_DNS_CAPTURE"]);
     check(&[("ISTIO_META_DNS_CAPTURE", "false")], &[]);

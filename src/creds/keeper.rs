@@ -25,9 +25,7 @@ const LOOK_AT_LEAST: Duration = Duration::from_secs(4);
 /// How certificates are asked for and used.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
-    /// TLS 1.2 besides 1.3.
-    pub tls12: bool,
-    /// Only the post-quantum hybrid key exchange; rules out TLS 1.2.
+    /// Only the post-quantum hybrid key exchange.
     pub pqc_only: bool,
     /// The lifetime to ask for.
     pub certificate_ttl: Duration,
@@ -50,13 +48,13 @@ pub struct Keeper {
 impl Keeper {
     /// The writer and the readers' handle. Nothing is fetched before [`Keeper::run`].
     pub fn new(settings: Settings, issuer: Arc<dyn Issuer>, clock: Clock) -> (Self, Credentials) {
-        let Settings { tls12, pqc_only, certificate_ttl } = settings;
+        let Settings { pqc_only, certificate_ttl } = settings;
         let shared = Arc::new(Shared::new(clock.clone()));
         let keeper = Self {
             shared: Arc::clone(&shared),
             issuer,
             ttl: certificate_ttl,
-            tls: Tls::new(tls12, pqc_only, clock),
+            tls: Tls::new(pqc_only, clock),
             rota: Rota::new(fastrand::Rng::new()),
             known: HashMap::new(),
             fetches: JoinSet::new(),

@@ -167,7 +167,7 @@ impl Fault {
 }
 
 pub(super) fn default_tls() -> Tls {
-    Tls::new(false, false, Clock::system())
+    Tls::new(false, Clock::system())
 }
 
 /// A whole handshake in memory, and whatever the server sends after it.

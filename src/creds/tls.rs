@@ -26,17 +26,9 @@ use crate::wire::spiffe::Identity;
 const ALPN_H2: &[u8] = b"h2";
 
 static VERSIONS: [&SupportedProtocolVersion; 1] = [&version::TLS13];
-static VERSIONS_TLS12: [&SupportedProtocolVersion; 2] = [&version::TLS13, &version::TLS12];
 
-const SUITES_TLS13: [SupportedCipherSuite; 2] =
+const SUITES: [SupportedCipherSuite; 2] =
     [cipher_suite::TLS13_AES_256_GCM_SHA384, cipher_suite::TLS13_AES_128_GCM_SHA256];
-
-const SUITES_TLS12: [SupportedCipherSuite; 4] = [
-    cipher_suite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
-    cipher_suite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
-    cipher_suite::TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
-    cipher_suite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
-];
 
 const GROUPS: [&dyn SupportedKxGroup; 4] =
     [kx_group::X25519MLKEM768, kx_group::X25519, kx_group::SECP256R1, kx_group::SECP384R1];
@@ -56,18 +48,13 @@ pub(super) struct Tls {
 struct WallTime(Clock);
 
 impl Tls {
-    /// TLS 1.3, and 1.2 if `tls12`. `pqc_only` leaves one group, which TLS 1.2 cannot use, so
-    /// that it rules out TLS 1.2.
-    pub(super) fn new(tls12: bool, pqc_only: bool, clock: Clock) -> Self {
-        let tls12 = tls12 && !pqc_only;
-        let mut cipher_suites = SUITES_TLS13.to_vec();
-        if tls12 {
-            cipher_suites.extend(SUITES_TLS12);
-        }
+    /// TLS 1.3 and nothing older. `pqc_only` leaves one group of key exchange.
+    pub(super) fn new(pqc_only: bool, clock: Clock) -> Self {
+        let cipher_suites = SUITES.to_vec();
         let kx_groups = if pqc_only { GROUPS_PQC.to_vec() } else { GROUPS.to_vec() };
         Self {
             provider: Arc::new(CryptoProvider { cipher_suites, kx_groups, ..default_provider() }),
-            versions: if tls12 { &VERSIONS_TLS12 } else { &VERSIONS },
+            versions: &VERSIONS,
             time: Arc::new(WallTime(clock)),
         }
     }

@@ -32,7 +32,7 @@ pub struct ControlServer {
 impl ControlServer {
     /// A server that is known by these names and addresses.
     pub fn new(ca: Arc<DevCa>, names: Vec<String>, ips: Vec<IpAddr>, clock: Clock) -> Self {
-        let tls = Tls::new(false, false, clock.clone());
+        let tls = Tls::new(false, clock.clone());
         Self { ca, names, ips, tls, clock, current: Mutex::default() }
     }
 

@@ -234,7 +234,7 @@ async fn two_proxies_with_one_folder_trust_each_other() {
     let place = Place::new("two");
     let mut keepers = tokio::task::JoinSet::new();
     let mut proxy = || {
-        let settings = Settings { tls12: false, pqc_only: false, certificate_ttl: TTL };
+        let settings = Settings { pqc_only: false, certificate_ttl: TTL };
         let ca = Arc::new(place.open().unwrap());
         let (keeper, credentials) = Keeper::new(settings, ca, Clock::system());
         keepers.spawn(keeper.run());

@@ -147,7 +147,7 @@ impl Stage {
             active_max: AtomicUsize::new(0),
         });
         let certificate_ttl = Duration::from_secs(24 * 3600);
-        let settings = Settings { tls12: false, pqc_only: false, certificate_ttl };
+        let settings = Settings { pqc_only: false, certificate_ttl };
         let (keeper, credentials) =
             Keeper::new(settings, Arc::clone(&issuer) as Arc<dyn Issuer>, clock.clone());
         let mut tasks = JoinSet::new();

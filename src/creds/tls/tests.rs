@@ -8,8 +8,8 @@ const B: &str = "spiffe://td/ns/a/sa/b";
 
 static TLS12: [&SupportedProtocolVersion; 1] = [&version::TLS12];
 
-fn tls(tls12: bool, pqc_only: bool) -> Tls {
-    Tls::new(tls12, pqc_only, Clock::system())
+fn tls(pqc_only: bool) -> Tls {
+    Tls::new(pqc_only, Clock::system())
 }
 
 /// A handshake of a client and a server with these settings.
@@ -47,47 +47,41 @@ fn narrow(
 
 #[test]
 fn the_hybrid_group_comes_first_and_pqc_allows_no_other() {
-    let classic = || narrow(tls(false, false), &VERSIONS, kx_group::X25519);
+    let classic = || narrow(tls(false), &VERSIONS, kx_group::X25519);
     let hybrid = Ok((ProtocolVersion::TLSv1_3, NamedGroup::X25519MLKEM768));
-    assert_eq!(between(&tls(false, false), &tls(false, false)), hybrid);
-    assert_eq!(between(&tls(false, true), &tls(false, false)), hybrid);
-    assert_eq!(between(&tls(false, false), &tls(false, true)), hybrid);
+    assert_eq!(between(&tls(false), &tls(false)), hybrid);
+    assert_eq!(between(&tls(true), &tls(false)), hybrid);
+    assert_eq!(between(&tls(false), &tls(true)), hybrid);
     let x25519 = Ok((ProtocolVersion::TLSv1_3, NamedGroup::X25519));
-    assert_eq!(between(&classic(), &tls(false, false)), x25519);
-    assert_eq!(between(&tls(false, false), &classic()), x25519);
+    assert_eq!(between(&classic(), &tls(false)), x25519);
+    assert_eq!(between(&tls(false), &classic()), x25519);
     for group in [kx_group::SECP256R1, kx_group::SECP384R1] {
-        let client = narrow(tls(false, false), &VERSIONS, group);
-        let (_, used) = between(&client, &tls(false, false)).unwrap();
+        let client = narrow(tls(false), &VERSIONS, group);
+        let (_, used) = between(&client, &tls(false)).unwrap();
         assert_eq!(used, group.name());
     }
-    assert!(between(&classic(), &tls(false, true)).is_err());
-    assert!(between(&tls(false, true), &classic()).is_err());
+    assert!(between(&classic(), &tls(true)).is_err());
+    assert!(between(&tls(true), &classic()).is_err());
 }
 
 #[test]
-fn tls12_only_when_it_is_switched_on() {
-    let old = || narrow(tls(true, false), &TLS12, kx_group::SECP256R1);
-    assert!(between(&old(), &tls(false, false)).is_err());
-    assert!(between(&tls(false, false), &old()).is_err());
-    let (version, _) = between(&old(), &tls(true, false)).unwrap();
-    assert_eq!(version, ProtocolVersion::TLSv1_2);
-    let (version, _) = between(&tls(true, false), &tls(true, false)).unwrap();
-    assert_eq!(version, ProtocolVersion::TLSv1_3);
-    // Post-quantum only means TLS 1.3 only.
-    assert!(between(&old(), &tls(true, true)).is_err());
-    assert_eq!(tls(true, true).versions, &VERSIONS);
+fn nothing_older_than_tls13_is_spoken() {
+    let mut old = narrow(tls(false), &TLS12, kx_group::SECP256R1);
+    let cipher_suites = default_provider().cipher_suites;
+    old.provider = Arc::new(CryptoProvider { cipher_suites, ..(*old.provider).clone() });
+    assert!(between(&old, &tls(false)).is_err());
+    assert!(between(&tls(false), &old).is_err());
+    let (version, _) = between(&old, &old).unwrap();
+    assert_eq!(version, ProtocolVersion::TLSv1_2, "the old ones understand each other");
 }
 
 #[test]
 fn suites_are_the_two_and_their_order_is_ours() {
     use rustls::CipherSuite as Suite;
-    let suites = |tls: Tls| {
-        tls.provider.cipher_suites.iter().map(SupportedCipherSuite::suite).collect::<Vec<_>>()
-    };
+    let tls = tls(false);
+    let suites = tls.provider.cipher_suites.iter().map(SupportedCipherSuite::suite);
     let two = [Suite::TLS13_AES_256_GCM_SHA384, Suite::TLS13_AES_128_GCM_SHA256];
-    assert_eq!(suites(tls(false, false)), two);
-    assert_eq!(suites(tls(true, false)).len(), 6);
-    assert_eq!(suites(tls(true, false))[..2], two);
+    assert_eq!(suites.collect::<Vec<_>>(), two);
 }
 
 #[test]
@@ -116,18 +110,16 @@ fn a_client_without_certificate_is_refused() {
 #[test]
 fn nothing_is_resumed_and_no_name_is_sent() {
     let root = Ca::root("root");
-    for client in [default_tls(), narrow(tls(true, false), &TLS12, kx_group::SECP256R1)] {
-        let ours = Leaf::of(A).by(&root).client(&client, &root, &[identity(B)]);
-        let server = Leaf::of(B).by(&root).server(&tls(true, false), &root);
-        // A client that would like to resume, beside one of ours.
-        let mut eager = ClientConfig::clone(&ours);
-        eager.resumption = Resumption::in_memory_sessions(8);
-        for client in [&ours, &ours, &Arc::new(eager.clone()), &Arc::new(eager)] {
-            let (client, server) = handshake(client.clone(), server.clone()).unwrap();
-            assert_eq!(client.tls13_tickets_received(), 0);
-            assert_eq!(client.handshake_kind(), Some(HandshakeKind::Full));
-            assert_eq!(server.server_name(), None);
-        }
+    let ours = Leaf::of(A).by(&root).client(&default_tls(), &root, &[identity(B)]);
+    let server = Leaf::of(B).by(&root).server(&default_tls(), &root);
+    // A client that would like to resume, beside one of ours.
+    let mut eager = ClientConfig::clone(&ours);
+    eager.resumption = Resumption::in_memory_sessions(8);
+    for client in [&ours, &ours, &Arc::new(eager.clone()), &Arc::new(eager)] {
+        let (client, server) = handshake(client.clone(), server.clone()).unwrap();
+        assert_eq!(client.tls13_tickets_received(), 0);
+        assert_eq!(client.handshake_kind(), Some(HandshakeKind::Full));
+        assert_eq!(server.server_name(), None);
     }
 }
 
@@ -135,7 +127,7 @@ fn nothing_is_resumed_and_no_name_is_sent() {
 fn dates_follow_our_clock() {
     let root = Ca::root("root");
     let clock = Clock::shiftable();
-    let tls = Tls::new(false, false, clock.clone());
+    let tls = Tls::new(false, clock.clone());
     let client = Leaf::of(A).by(&root).client(&tls, &root, &[identity(B)]);
     let server = Leaf::of(B).by(&root).server(&tls, &root);
     assert!(handshake(client.clone(), server.clone()).is_ok());

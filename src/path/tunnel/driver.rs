@@ -155,6 +155,11 @@ impl Core {
             match event {
                 Ok(Some(Event::Data { stream, bytes })) => {
                     gathered.add(stream, bytes);
+                    if !self.engine.http().parked(stream).is_empty() {
+                        // It is out already, and what follows it is parked by the engine.
+                        self.deliver(&gathered, now);
+                        gathered = Gathered::default();
+                    }
                 }
                 Ok(Some(event)) => self.note(event),
                 Ok(None) | Err(_) => return,
@@ -169,7 +174,8 @@ impl Core {
             return;
         }
         let mut taken = 0;
-        if let Some(seat) = self.seats.get_mut(stream).filter(|seat| seat.broken.is_none())
+        if self.engine.http().parked(stream).is_empty()
+            && let Some(seat) = self.seats.get_mut(stream).filter(|seat| seat.broken.is_none())
             && let Some(tap) = seat.tap.as_ref()
         {
             match tap.write(&gathered.pieces[..gathered.count]) {

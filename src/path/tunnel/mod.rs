@@ -47,6 +47,10 @@ use crate::sys::clock::Clock;
 /// Records sealed with one generation of keys: below what AES-GCM allows (RFC 8446 5.5).
 const RECORDS_MAX: u64 = 1 << 24;
 
+/// The engine ends a tunnel whose peer sends longer header lists than it takes; what is between
+/// our limit and so many times that is refused by us, so that only its stream ends.
+const HEADER_LIST_SLACK: u32 = 2;
+
 /// What carries a tunnel: TCP, or a stream of another tunnel.
 pub(super) trait Carrier: AsyncRead + AsyncWrite + Unpin {}
 
@@ -99,7 +103,10 @@ impl Settings {
     fn engine(&self, role: Role) -> EngineLimits {
         let (streams_max, header_list_max) = match role {
             Role::Client => (self.client_streams, self.limits.client_header_list),
-            Role::Server => (self.limits.streams_per_tunnel, self.limits.server_header_list),
+            Role::Server => {
+                let list = self.limits.server_header_list.saturating_mul(HEADER_LIST_SLACK);
+                (self.limits.streams_per_tunnel, list)
+            }
         };
         EngineLimits {
             streams_max,
