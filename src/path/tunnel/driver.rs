@@ -23,6 +23,7 @@ const GOODBYE: Duration = Duration::from_secs(5);
 
 /// The reading side of a tunnel. It must be polled for as long as the tunnel is to live, and ends
 /// the tunnel when it is dropped.
+#[derive(Debug)]
 pub(super) struct Driver {
     pub(super) link: Rc<Link>,
     timer: Pin<Box<Sleep>>,

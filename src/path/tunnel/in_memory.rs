@@ -98,7 +98,7 @@ pub(in crate::path) fn client(secured: Secured) -> (Near, impl Future<Output = (
 }
 
 pub(in crate::path) fn server(secured: Secured) -> Server {
-    Server::start(secured, &settings()).ok().expect("the keys are good")
+    Server::start(secured, &settings()).expect("the keys are good")
 }
 
 impl Near {

@@ -44,6 +44,8 @@ pub(super) struct Core {
     pub(super) unflushed: bool,
     /// All streams were told of the end.
     ended: bool,
+    /// The driver was told that a grant was refused.
+    starving: bool,
 }
 
 /// A request as it arrived.
@@ -71,6 +73,7 @@ impl Link {
             flush_awaited: false,
             unflushed: false,
             ended: false,
+            starving: false,
         };
         let (buffers, clock) = (Rc::clone(&settings.buffers), settings.clock.clone());
         Ok(Rc::new(Self { core: RefCell::new(core), buffers, clock }))
@@ -178,10 +181,13 @@ impl Core {
                 self.send_outbox(stream, link);
             }
         }
-        if self.engine.http().error().is_some() && !std::mem::replace(&mut self.ended, true) {
+        // Once each, because the driver itself comes here, too.
+        let (http, starved) = (self.engine.http(), self.starving);
+        self.starving = http.is_starving();
+        if http.is_done() && !std::mem::replace(&mut self.ended, true) {
             self.seats.wake_all();
             self.driver.wake_by_ref();
-        } else if self.engine.http().is_done() || self.engine.http().is_starving() {
+        } else if self.starving && !starved {
             self.driver.wake_by_ref();
         }
     }

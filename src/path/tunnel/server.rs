@@ -13,8 +13,11 @@ use super::{Secured, Settings, headers};
 
 /// One tunnel that a peer opened. As server we never end it for being idle once it has carried a
 /// stream, because peers do not retry.
+#[derive(Debug)]
 pub(in crate::path) struct Server {
     driver: Driver,
+    /// The caller knows how it ended.
+    told: bool,
 }
 
 /// One request that arrived. Dropped without an answer it is reset.
@@ -32,12 +35,12 @@ impl Server {
         settings: &Settings,
     ) -> Result<Self, StreamError> {
         let link = Link::new(secured, settings)?;
-        Ok(Self { driver: Driver::new(link) })
+        Ok(Self { driver: Driver::new(link), told: false })
     }
 
     /// The next request; drives everything else on the tunnel meanwhile. `None` at the end.
     pub(in crate::path) async fn next(&mut self) -> Option<Result<Incoming, StreamError>> {
-        let Self { driver } = self;
+        let Self { driver, told } = self;
         poll_fn(|cx| {
             if let Some(arrived) = driver.link.core().requests.pop_front() {
                 return Poll::Ready(Some(Ok(Incoming::new(arrived, &driver.link))));
@@ -47,7 +50,10 @@ impl Server {
                 // Polled again by the caller, who asks for the next one.
                 return Poll::Ready(Some(Ok(Incoming::new(arrived, &driver.link))));
             }
-            ended.map(|error| error.map(|error| Err(error.into())))
+            ended.map(|error| {
+                let untold = !std::mem::replace(told, true);
+                error.filter(|_| untold).map(|error| Err(error.into()))
+            })
         })
         .await
     }

@@ -1,1 +1,215 @@
-//! Tunnels against independent peers.
+//! Our tunnels with the `h2` crate over rustls at the other end, in both roles.
+
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, Request, Response};
+use tokio::io::{DuplexStream, duplex};
+use tokio::task::{JoinSet, LocalSet};
+
+use super::in_memory::{self, Near};
+use super::server::Server;
+use super::stream::{Receiver, Sender, Stream};
+use crate::hbone::testing::Pki;
+use crate::path::buffers::{Appetite, Buffers};
+
+/// Nothing here takes nearly as long; a test that would hang fails instead.
+const HANG: Duration = Duration::from_secs(60);
+/// More than every window and buffer on the way.
+const MUCH: usize = 12 * 1024 * 1024;
+/// More than one batch, so that a read is full of records.
+const WIRE: usize = 1024 * 1024;
+const CHATTY: usize = 200;
+
+fn run(test: impl Future<Output = ()>) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let test = async { tokio::time::timeout(HANG, test).await.expect("the test hangs") };
+    runtime.block_on(LocalSet::new().run_until(test));
+}
+
+fn pattern(len: usize) -> Vec<u8> {
+    (0..len).map(|i| u8::try_from(i % 251).unwrap()).collect()
+}
+
+async fn send(sender: &mut Sender, mut bytes: &[u8]) {
+    let buffers = Rc::new(Buffers::default());
+    while !bytes.is_empty() {
+        let mut buffer = buffers.borrow(&Appetite::default());
+        let want = bytes.len().min(buffer.as_mut().len());
+        let count = poll_fn(|cx| sender.poll_capacity(cx, want)).await.unwrap();
+        buffer.as_mut()[..count].copy_from_slice(&bytes[..count]);
+        sender.send(buffer, count).unwrap();
+        bytes = &bytes[count..];
+    }
+    sender.finish().unwrap();
+}
+
+async fn receive(receiver: &mut Receiver) -> Vec<u8> {
+    let mut all = Vec::new();
+    while let Some(bytes) = poll_fn(|cx| receiver.poll_next(cx)).await.unwrap() {
+        all.extend_from_slice(&bytes);
+        receiver.taken(bytes.len());
+    }
+    all
+}
+
+async fn h2_send(mut sender: h2::SendStream<Bytes>, mut bytes: Bytes) {
+    while !bytes.is_empty() {
+        sender.reserve_capacity(bytes.len());
+        let room = poll_fn(|cx| sender.poll_capacity(cx)).await.unwrap().unwrap();
+        sender.send_data(bytes.split_to(room.min(bytes.len())), false).unwrap();
+    }
+    sender.send_data(Bytes::new(), true).unwrap();
+}
+
+async fn h2_receive(mut receiver: h2::RecvStream) -> Vec<u8> {
+    let mut all = Vec::new();
+    while let Some(bytes) = receiver.data().await {
+        let bytes = bytes.unwrap();
+        receiver.flow_control().release_capacity(bytes.len()).unwrap();
+        all.extend_from_slice(&bytes);
+    }
+    all
+}
+
+/// Everything both ways at once, each byte accounted for.
+async fn exchange(
+    mut ours: Stream,
+    (theirs, body): (h2::SendStream<Bytes>, h2::RecvStream),
+    len: usize,
+) {
+    let all = pattern(len);
+    let Stream { sender, receiver, .. } = &mut ours;
+    let (_, got, _, theirs_got) = tokio::join!(
+        send(sender, &all),
+        receive(receiver),
+        h2_send(theirs, Bytes::from(all.clone())),
+        h2_receive(body),
+    );
+    assert!(got == all, "we got {} bytes of {len}, or others", got.len());
+    assert!(theirs_got == all, "they got {} bytes of {len}, or others", theirs_got.len());
+}
+
+/// We ask; each answered stream of theirs comes through the channel.
+async fn asking(
+    tasks: &mut JoinSet<()>,
+) -> (Near, tokio::sync::mpsc::UnboundedReceiver<(h2::SendStream<Bytes>, h2::RecvStream)>) {
+    let (a, b) = duplex(WIRE);
+    let pki = Pki::new();
+    let (a, b) =
+        tokio::join!(in_memory::secured_client(a, &pki), in_memory::foreign_server(b, &pki));
+    let (near, driver) = in_memory::client(a);
+    tasks.spawn_local(driver);
+    let (answered, streams) = tokio::sync::mpsc::unbounded_channel();
+    tasks.spawn_local(async move {
+        let mut builder = h2::server::Builder::new();
+        builder.initial_window_size(1 << 20).initial_connection_window_size(1 << 24);
+        let mut peer = builder.max_frame_size(1 << 20).handshake(b).await.unwrap();
+        while let Some(Ok((request, mut respond))) = peer.accept().await {
+            let sender = respond.send_response(Response::new(()), false).unwrap();
+            let _ = answered.send((sender, request.into_body()));
+        }
+    });
+    (near, streams)
+}
+
+/// They ask.
+async fn asked(tasks: &mut JoinSet<()>) -> (h2::client::SendRequest<Bytes>, Server) {
+    let (a, b) = duplex(WIRE);
+    let pki = Pki::new();
+    let (a, b) =
+        tokio::join!(in_memory::foreign_client(a, &pki), in_memory::secured_server(b, &pki));
+    type Tls = tokio_rustls::client::TlsStream<DuplexStream>;
+    let a: Tls = a;
+    let (requests, connection) = h2::client::handshake(a).await.unwrap();
+    tasks.spawn_local(async move {
+        let _ = connection.await;
+    });
+    (requests, in_memory::server(b))
+}
+
+fn connect() -> Request<()> {
+    let mut request = Request::new(());
+    *request.method_mut() = http::Method::CONNECT;
+    *request.uri_mut() = "10.0.0.1:80".parse().unwrap();
+    request
+}
+
+#[test]
+fn a_server_that_is_h2_gets_and_sends_everything() {
+    run(async {
+        let mut tasks = JoinSet::new();
+        let (near, mut streams) = asking(&mut tasks).await;
+        let ours = near.connect().await;
+        exchange(ours, streams.recv().await.unwrap(), MUCH).await;
+    });
+}
+
+#[test]
+fn a_client_that_is_h2_gets_and_sends_everything() {
+    run(async {
+        let mut tasks = JoinSet::new();
+        let (mut requests, mut server) = asked(&mut tasks).await;
+        let (response, sender) = requests.send_request(connect(), false).unwrap();
+        let ours = server.next().await.unwrap().unwrap().accept(&HeaderMap::new()).unwrap();
+        tasks.spawn_local(async move { while server.next().await.is_some() {} });
+        let body = response.await.unwrap().into_body();
+        exchange(ours, (sender, body), MUCH).await;
+    });
+}
+
+/// What is not taken waits in its order, however many pieces of it one read brings.
+#[test]
+fn a_slow_reader_gets_everything_in_order_and_stops_nobody_else() {
+    run(async {
+        let mut tasks = JoinSet::new();
+        let (near, mut streams) = asking(&mut tasks).await;
+        let mut slow = near.connect().await;
+        let (theirs, _slow_body) = streams.recv().await.unwrap();
+        let all = pattern(MUCH);
+        tasks.spawn_local(h2_send(theirs, Bytes::from(all.clone())));
+        // The others pass while the slow one has all that its window lets through.
+        for _ in 0..3 {
+            let quick = near.connect().await;
+            exchange(quick, streams.recv().await.unwrap(), 1 << 20).await;
+        }
+        assert!(receive(&mut slow.receiver).await == all);
+    });
+}
+
+#[test]
+fn two_hundred_streams_of_one_tunnel_talk_at_once() {
+    run(async {
+        let mut tasks = JoinSet::new();
+        let (near, mut streams) = asking(&mut tasks).await;
+        let mut exchanges = JoinSet::new();
+        for at in 0..CHATTY {
+            let ours = near.connect().await;
+            let theirs = streams.recv().await.unwrap();
+            exchanges.spawn_local(exchange(ours, theirs, 3_000 + 97 * at));
+        }
+        while let Some(done) = exchanges.join_next().await {
+            done.unwrap();
+        }
+    });
+}
+
+#[test]
+fn a_closing_server_lets_open_streams_end_and_then_goes() {
+    run(async {
+        let mut tasks = JoinSet::new();
+        let (mut requests, mut server) = asked(&mut tasks).await;
+        let (response, sender) = requests.send_request(connect(), false).unwrap();
+        let ours = server.next().await.unwrap().unwrap().accept(&HeaderMap::new()).unwrap();
+        server.close();
+        let gone = async { while server.next().await.is_some() {} };
+        let streams = async {
+            let body = response.await.unwrap().into_body();
+            exchange(ours, (sender, body), 1 << 20).await;
+        };
+        tokio::join!(gone, streams);
+        assert!(poll_fn(|cx| requests.poll_ready(cx)).await.is_err());
+    });
+}
