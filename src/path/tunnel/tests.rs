@@ -21,6 +21,8 @@ const HANG: Duration = Duration::from_secs(60);
 const MUCH: usize = 12 * 1024 * 1024;
 /// More than one batch, so that a read is full of records.
 const WIRE: usize = 1024 * 1024;
+/// Their frames are so small that a batch holds more of them than are written together.
+const PIECE: usize = 3_000;
 const CHATTY: usize = 200;
 
 fn run(test: impl Future<Output = ()>) {
@@ -59,7 +61,7 @@ async fn h2_send(mut sender: h2::SendStream<Bytes>, mut bytes: Bytes) {
     while !bytes.is_empty() {
         sender.reserve_capacity(bytes.len());
         let room = poll_fn(|cx| sender.poll_capacity(cx)).await.unwrap().unwrap();
-        sender.send_data(bytes.split_to(room.min(bytes.len())), false).unwrap();
+        sender.send_data(bytes.split_to(room.min(bytes.len()).min(PIECE)), false).unwrap();
     }
     sender.send_data(Bytes::new(), true).unwrap();
 }
