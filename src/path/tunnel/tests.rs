@@ -60,7 +60,11 @@ async fn receive(receiver: &mut Receiver) -> Vec<u8> {
 async fn h2_send(mut sender: h2::SendStream<Bytes>, mut bytes: Bytes) {
     while !bytes.is_empty() {
         sender.reserve_capacity(bytes.len());
-        let room = poll_fn(|cx| sender.poll_capacity(cx)).await.unwrap().unwrap();
+        // It tells only of growth: what is there already has to be asked for.
+        let mut room = sender.capacity();
+        if room == 0 {
+            room = poll_fn(|cx| sender.poll_capacity(cx)).await.unwrap().unwrap();
+        }
         sender.send_data(bytes.split_to(room.min(bytes.len()).min(PIECE)), false).unwrap();
     }
     sender.send_data(Bytes::new(), true).unwrap();
