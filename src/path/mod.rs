@@ -28,4 +28,7 @@ mod refusal;
 mod room;
 mod stock;
 
+#[cfg(test)]
+mod journeys;
+
 pub use host::{Handles, PodHost, PodSpec, StartError};
