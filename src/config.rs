@@ -7,6 +7,7 @@ mod dump;
 mod env;
 mod mesh_file;
 mod parts;
+mod upstream;
 mod values;
 mod workers;
 
@@ -22,6 +23,8 @@ use crate::model::PodName;
 use crate::sys::process;
 use env::Env;
 use mesh_file::ProxyConfig;
+
+pub use upstream::{AddressError, ServerAddress, Token, TrustRoot, Upstream};
 
 /// Everything the proxy was told at start.
 #[derive(Clone, Debug)]
@@ -260,6 +263,8 @@ pub struct ConfigError {
 struct Surroundings<'a> {
     /// The text of a file; `NotFound` if there is none.
     file: &'a dyn Fn(&Path) -> io::Result<String>,
+    /// Whether there is something at a path.
+    exists: &'a dyn Fn(&Path) -> bool,
     /// CPUs this process may use.
     cpus: usize,
     /// We are the superuser.
@@ -268,22 +273,26 @@ struct Surroundings<'a> {
 
 impl Config {
     /// Reads the configuration through `lookup`, reporting everything that is wrong at once.
+    /// `names` lists the variables, for those of which only the beginning is known.
     ///
     /// Also reads the mesh file (spec operations 3), if there is one, and counts the CPUs.
-    pub fn read(lookup: impl Fn(&str) -> Option<String>) -> Result<Self, Vec<ConfigError>> {
+    pub fn read(
+        lookup: impl Fn(&str) -> Option<String>,
+        names: impl Fn() -> Vec<String>,
+    ) -> Result<Self, Vec<ConfigError>> {
         let surroundings = Surroundings {
             file: &|path| fs::read_to_string(path),
+            exists: &|path| path.exists(),
             cpus: process::available_cpus(),
             root: nix::unistd::geteuid().is_root(),
         };
-        Self::read_in(&lookup, &surroundings)
+        Self::read_in(Env::new(&lookup, &names), &surroundings)
     }
 
     fn read_in(
-        lookup: &dyn Fn(&str) -> Option<String>,
+        mut env: Env<'_>,
         surroundings: &Surroundings<'_>,
     ) -> Result<Self, Vec<ConfigError>> {
-        let mut env = Env::new(lookup);
         let proxy = ProxyConfig::read(&mut env, surroundings.file);
         let mode = parts::mode(&mut env);
         let data_path = parts::data_path(&mut env, matches!(mode, Mode::Shared { .. }));
@@ -324,7 +333,7 @@ impl ControlConfig {
         lookup: impl Fn(&str) -> Option<String>,
         ca_dir: Option<PathBuf>,
     ) -> Result<Self, Vec<ConfigError>> {
-        let mut env = Env::new(&lookup);
+        let mut env = Env::new(&lookup, &Vec::new);
         let log = parts::log(&mut env);
         let root = nix::unistd::geteuid().is_root();
         let ca_dir = ca_dir.or_else(|| parts::development_ca_dir(&mut env, root));

@@ -8,6 +8,9 @@ use super::*;
 const LEAST: &[(&str, &str)] =
     &[("FAKE_CA", "true"), ("DEV_CA_DIR", "/ca"), ("LOCAL_XDS_PATH", "/mesh.yaml")];
 
+/// Files that are there.
+const THERE: &[&str] = &["token-file", "root-file"];
+
 /// A machine of `cpus` CPUs with these variables and this mesh file.
 fn read_on(
     cpus: usize,
@@ -21,7 +24,10 @@ fn read_on(
         assert_eq!(path, Path::new("./etc/istio/config/mesh"));
         mesh_file.map(str::to_owned).ok_or_else(|| io::ErrorKind::NotFound.into())
     };
-    Config::read_in(&lookup, &Surroundings { file: &file, cpus, root })
+    let names = || variables.keys().map(|&name| name.to_owned()).collect();
+    let exists = |path: &Path| THERE.contains(&path.to_str().unwrap());
+    let surroundings = Surroundings { file: &file, exists: &exists, cpus, root };
+    Config::read_in(Env::new(&lookup, &names), &surroundings)
 }
 
 /// The least, and more.

@@ -2,6 +2,7 @@
 //!
 //! Everyone else gets finished TLS configurations through [`Credentials`].
 
+mod channel;
 pub mod devca;
 mod issuer;
 mod keeper;
@@ -14,6 +15,7 @@ mod testing;
 mod tls;
 mod verify;
 
+pub use channel::{Channel, ChannelError, Connector, explain_status};
 pub use issuer::{IssueError, IssueRequest, Issued, Issuer};
 pub use keeper::{Keeper, Settings};
 pub use store::{CertificateInfo, CertificateState, Credentials, CredentialsError};
