@@ -3,6 +3,7 @@
 //! Everything is read once, through functions that are passed in, and everything that is wrong is
 //! reported at once.
 
+mod authority;
 mod dump;
 mod env;
 mod mesh_file;
@@ -23,7 +24,9 @@ use crate::model::PodName;
 use crate::sys::process;
 use env::Env;
 use mesh_file::ProxyConfig;
+use upstream::Known;
 
+pub use authority::{CertificateSource, DevelopmentCa};
 pub use upstream::{AddressError, ServerAddress, Token, TrustRoot, Upstream};
 
 /// Everything the proxy was told at start.
@@ -141,21 +144,14 @@ pub enum OriginalSource {
 /// Certificates.
 #[derive(Clone, Debug)]
 pub struct IdentityConfig {
-    /// Issue certificates from a development root of our own.
-    pub development_ca: Option<DevelopmentCa>,
+    /// Where they come from; a configuration that was read names something.
+    pub certificates_from: Option<CertificateSource>,
     /// Lifetime of a certificate.
     pub certificate_ttl: Duration,
     /// TLS 1.2 besides 1.3.
     pub tls12: bool,
     /// Only the post-quantum hybrid key exchange.
     pub pqc_only: bool,
-}
-
-/// Where the development root is kept.
-#[derive(Clone, Debug)]
-pub struct DevelopmentCa {
-    /// The folder; made at first use.
-    pub dir: PathBuf,
 }
 
 /// A configuration that does not come from a control plane.
@@ -297,9 +293,12 @@ impl Config {
         let mode = parts::mode(&mut env);
         let data_path = parts::data_path(&mut env, matches!(mode, Mode::Shared { .. }));
         let servers = parts::servers(&mut env, &proxy, data_path.ipv6);
+        let node = parts::node(&mut env, &proxy);
+        let known = Known { cluster_id: &node.cluster_id, exists: surroundings.exists };
+        let source = authority::certificate_source(&mut env, surroundings.root, &known);
         let config = Self {
-            node: parts::node(&mut env, &proxy),
-            identity: parts::identity(&mut env, surroundings.root),
+            node,
+            identity: parts::identity(&mut env, source),
             local_source: parts::local_source(&mut env),
             xds_address: parts::xds_address(&mut env, &proxy),
             workers: workers::count(&mut env, &proxy, surroundings.cpus),
@@ -336,7 +335,7 @@ impl ControlConfig {
         let mut env = Env::new(&lookup, &Vec::new);
         let log = parts::log(&mut env);
         let root = nix::unistd::geteuid().is_root();
-        let ca_dir = ca_dir.or_else(|| parts::development_ca_dir(&mut env, root));
+        let ca_dir = ca_dir.or_else(|| authority::development_ca_dir(&mut env, root));
         env.finish()?;
         Ok(Self { log, ca_dir: ca_dir.unwrap_or_default() })
     }

@@ -71,17 +71,24 @@ pub enum Token {
     Text(String),
 }
 
+/// What the variables of a server are read with.
+pub(super) struct Known<'a> {
+    pub(super) cluster_id: &'a Arc<str>,
+    /// Whether there is something at a path.
+    pub(super) exists: &'a dyn Fn(&Path) -> bool,
+}
+
 impl Upstream {
     /// The settings of the server whose variables have this prefix, `CA` or `XDS`.
     pub(super) fn read(
         env: &mut Env<'_>,
         prefix: &str,
         address: ServerAddress,
-        (cluster_id, exists): (Arc<str>, &dyn Fn(&Path) -> bool),
+        known: &Known<'_>,
     ) -> Self {
         let root = match env.text(&format!("{prefix}_ROOT_CA")) {
             None => TrustRoot::File(ROOT_DEFAULT.into()),
-            Some(text) if exists(Path::new(&text)) => TrustRoot::File(text.into()),
+            Some(text) if (known.exists)(Path::new(&text)) => TrustRoot::File(text.into()),
             Some(text) if text == SYSTEM => TrustRoot::System,
             Some(text) if text.contains(PEM_MARK) => TrustRoot::Pem(text),
             // A file that is mounted later is read then.
@@ -91,8 +98,8 @@ impl Upstream {
             address,
             root,
             alternative_name: env.text(&format!("ALT_{prefix}_HOSTNAME")),
-            token: token(env, exists),
-            cluster_id,
+            token: token(env, known.exists),
+            cluster_id: Arc::clone(known.cluster_id),
             headers: headers(env, &format!("{prefix}_HEADER_")),
         }
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
 use tracing::{debug, info, warn};
 
-use super::issuer::{IssueRequest, Issuer};
+use super::issuer::{IssueError, IssueErrorKind, IssueRequest, Issuer};
 use super::keys::PrivateKey;
 use super::material::Material;
 use super::rota::{Fetch, Now, Priority, Rota, Ticket};
@@ -43,7 +43,7 @@ pub struct Keeper {
     rota: Rota,
     /// The stays that the rota knows of.
     known: HashMap<Identity, Arc<Slot>>,
-    fetches: JoinSet<Result<Material, Arc<str>>>,
+    fetches: JoinSet<Result<Material, IssueError>>,
     tickets: HashMap<Id, (Ticket, AbortHandle)>,
 }
 
@@ -125,10 +125,10 @@ impl Keeper {
         self.tickets.insert(abort.id(), (ticket, abort));
     }
 
-    fn finish(&mut self, ended: Result<(Id, Result<Material, Arc<str>>), JoinError>) {
+    fn finish(&mut self, ended: Result<(Id, Result<Material, IssueError>), JoinError>) {
         let (id, outcome) = match ended {
             Ok((id, outcome)) => (id, outcome),
-            Err(error) => (error.id(), Err(Arc::from("the fetch broke off"))),
+            Err(error) => (error.id(), Err(internal("the fetch broke off"))),
         };
         let Some((ticket, _)) = self.tickets.remove(&id) else { return };
         let now = self.now();
@@ -143,10 +143,12 @@ impl Keeper {
                 }
             }
             Err(error) => {
-                let Some((identity, pause)) = self.rota.failed(ticket, now) else { return };
-                warn!(%identity, %error, retry_in = ?pause, "no certificate");
+                let failed = self.rota.failed(ticket, error.kind.lasts(), now);
+                let Some((identity, pause)) = failed else { return };
+                let kind = error.kind.as_str();
+                warn!(%identity, %error, kind, retry_in = ?pause, "no certificate");
                 if let Some(slot) = self.known.get(&identity) {
-                    slot.fail(error);
+                    slot.fail(error.reason.into());
                 }
             }
         }
@@ -165,20 +167,22 @@ async fn fetch(
     identity: Identity,
     ttl: Duration,
     (tls, clock): (Tls, Clock),
-) -> Result<Material, Arc<str>> {
-    let key = PrivateKey::generate().map_err(said)?;
-    let csr = key.request(&identity).map_err(said)?;
+) -> Result<Material, IssueError> {
+    let key = PrivateKey::generate().map_err(internal)?;
+    let csr = key.request(&identity).map_err(internal)?;
     let request = IssueRequest { identity: identity.clone(), csr, ttl };
     let issued = match tokio::time::timeout(FETCH_DEADLINE, issuer.issue(request)).await {
-        Ok(issued) => issued.map_err(said)?,
+        Ok(issued) => issued?,
         Err(_) => {
             let seconds = FETCH_DEADLINE.as_secs();
-            return Err(format!("the issuer did not answer within {seconds} s").into());
+            let reason = format!("the issuer did not answer within {seconds} s");
+            return Err(IssueError { kind: IssueErrorKind::Unreachable, reason });
         }
     };
-    Material::validated(issued, key, &identity, (&tls, clock.wall())).map_err(said)
+    Material::validated(issued, key, &identity, (&tls, clock.wall()))
+        .map_err(|unfit| IssueError { kind: IssueErrorKind::Unfit, reason: unfit.to_string() })
 }
 
-fn said(error: impl std::fmt::Display) -> Arc<str> {
-    error.to_string().into()
+fn internal(error: impl ToString) -> IssueError {
+    IssueError { kind: IssueErrorKind::Internal, reason: error.to_string() }
 }

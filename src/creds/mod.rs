@@ -5,6 +5,7 @@
 mod channel;
 pub mod devca;
 mod issuer;
+mod istioca;
 mod keeper;
 mod keys;
 mod material;
@@ -16,7 +17,8 @@ mod tls;
 mod verify;
 
 pub use channel::{Channel, ChannelError, Connector, explain_status};
-pub use issuer::{IssueError, IssueRequest, Issued, Issuer};
+pub use issuer::{IssueError, IssueErrorKind, IssueRequest, Issued, Issuer};
+pub use istioca::IstioCa;
 pub use keeper::{Keeper, Settings};
 pub use store::{CertificateInfo, CertificateState, Credentials, CredentialsError};
 pub use tls::{

@@ -48,7 +48,8 @@ fn read(variables: &[(&str, &str)]) -> (Upstream, Vec<String>) {
     let mut env = Env::new(&lookup, &names);
     let address = "https://ca:1".parse().unwrap();
     let exists = |path: &Path| path == Path::new("there");
-    let upstream = Upstream::read(&mut env, "CA", address, ("c1".into(), &exists));
+    let known = Known { cluster_id: &"c1".into(), exists: &exists };
+    let upstream = Upstream::read(&mut env, "CA", address, &known);
     let wrong = env.finish().err().into_iter().flatten().map(|error| error.name).collect();
     (upstream, wrong)
 }

@@ -75,8 +75,13 @@ impl PartView {
 
 /// A certificate as PEM text (RFC 7468).
 pub fn pem(der: &[u8]) -> String {
+    pem_text("CERTIFICATE", der)
+}
+
+/// Something else as PEM text, with the label that says what.
+pub fn pem_text(label: &str, der: &[u8]) -> String {
     let body = base64(der);
-    let mut text = String::from("-----BEGIN CERTIFICATE-----\n");
+    let mut text = format!("-----BEGIN {label}-----\n");
     let mut rest = body.as_str();
     while !rest.is_empty() {
         let (line, next) = rest.split_at(rest.len().min(PEM_LINE));
@@ -84,7 +89,7 @@ pub fn pem(der: &[u8]) -> String {
         text.push('\n');
         rest = next;
     }
-    text.push_str("-----END CERTIFICATE-----\n");
+    text.push_str(&format!("-----END {label}-----\n"));
     text
 }
 
