@@ -194,7 +194,7 @@ fn certificates(
         Some(CertificateSource::Server(server)) => {
             let connector = Connector::new(server.clone(), &settings, clock.clone());
             let shared = matches!(config.mode, Mode::Shared { .. });
-            Arc::new(IstioCa::new(connector, shared, clock.clone()))
+            Arc::new(IstioCa::new(Arc::new(connector), shared, clock.clone()))
         }
     };
     let (keeper, credentials) = Keeper::new(settings, issuer, clock.clone());

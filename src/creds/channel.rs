@@ -10,12 +10,13 @@
 mod error;
 mod trust;
 
+use std::fmt;
 use std::future::Future;
-use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use http::header::AUTHORIZATION;
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderName, HeaderValue, Request, Response, Uri};
@@ -57,7 +58,13 @@ const KEEPALIVE: (Duration, Duration, u32) = (Duration::from_secs(300), Duration
 const TOKEN_BYTES_MAX: u64 = 64 * 1024;
 const CLUSTER_ID: HeaderName = HeaderName::from_static("clusterid");
 
-/// Makes connections to one server.
+/// Whoever makes connections to one server.
+pub trait Connect: fmt::Debug + Send + Sync {
+    /// A new connection. Dropping the future gives it up.
+    fn connect(&self) -> BoxFuture<'_, Result<Channel, ChannelError>>;
+}
+
+/// Makes connections to one server over the network.
 #[derive(Clone, Debug)]
 pub struct Connector {
     upstream: Arc<Upstream>,
@@ -89,8 +96,8 @@ impl Connector {
         &self.upstream.address
     }
 
-    /// A new connection, with the root certificates as they are now.
-    pub async fn connect(&self) -> Result<Channel, ChannelError> {
+    /// With the root certificates as they are now.
+    async fn over_the_network(&self) -> Result<Channel, ChannelError> {
         let address = &self.upstream.address;
         if !address.tls {
             let stream = dial(address).await?;
@@ -140,6 +147,12 @@ impl Connector {
     }
 }
 
+impl Connect for Connector {
+    fn connect(&self) -> BoxFuture<'_, Result<Channel, ChannelError>> {
+        Box::pin(self.over_the_network())
+    }
+}
+
 impl Channel {
     /// Whether nothing can be asked any more.
     pub fn is_closed(&self) -> bool {
@@ -150,7 +163,7 @@ impl Channel {
 impl Service<Request<Body>> for Channel {
     type Response = Response<Incoming>;
     type Error = ChannelError;
-    type Future = Pin<Box<dyn Future<Output = Result<Response<Incoming>, ChannelError>> + Send>>;
+    type Future = BoxFuture<'static, Result<Response<Incoming>, ChannelError>>;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), ChannelError>> {
         self.sender.poll_ready(context).map_err(|error| ChannelError::broken(&error))

@@ -3,6 +3,7 @@
 mod answer;
 
 use std::error::Error;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::future::BoxFuture;
@@ -10,7 +11,7 @@ use prost_types::{Struct, Value, value::Kind};
 use tokio::sync::Mutex;
 use tonic::{Code, Status};
 
-use super::channel::{Channel, ChannelError, Connector, explain_status};
+use super::channel::{Channel, ChannelError, Connect, explain_status};
 use super::issuer::{IssueError, IssueErrorKind, IssueRequest, Issued, Issuer};
 use crate::report::dump::pem_text;
 use crate::sys::clock::Clock;
@@ -28,7 +29,7 @@ const ANSWER_BYTES_MAX: usize = 1 << 20;
 /// A certificate authority that is asked over the network.
 #[derive(Debug)]
 pub struct IstioCa {
-    connector: Connector,
+    connector: Arc<dyn Connect>,
     /// Whether we ask for others, or for the pod whose token we have.
     impersonate: bool,
     clock: Clock,
@@ -45,7 +46,7 @@ struct Connection {
 impl IstioCa {
     /// The authority that `connector` connects to. A proxy of many pods impersonates them; that of
     /// one pod asks with the pod's own token.
-    pub fn new(connector: Connector, impersonate: bool, clock: Clock) -> Self {
+    pub fn new(connector: Arc<dyn Connect>, impersonate: bool, clock: Clock) -> Self {
         Self { connector, impersonate, clock, connection: Mutex::default() }
     }
 

@@ -16,7 +16,7 @@ mod testing;
 mod tls;
 mod verify;
 
-pub use channel::{Channel, ChannelError, Connector, explain_status};
+pub use channel::{Channel, ChannelError, Connect, Connector, explain_status};
 pub use issuer::{IssueError, IssueErrorKind, IssueRequest, Issued, Issuer};
 pub use istioca::IstioCa;
 pub use keeper::{Keeper, Settings};

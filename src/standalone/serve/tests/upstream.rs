@@ -5,7 +5,7 @@ use rcgen::{CertificateParams, DistinguishedName, SanType};
 
 use super::*;
 use crate::config::{Token, TrustRoot, Upstream};
-use crate::creds::{Connector, explain_status};
+use crate::creds::{Connect, Connector, explain_status};
 use crate::wire::ca::auth::IstioCertificateRequest;
 use crate::wire::ca::auth::istio_certificate_service_client::IstioCertificateServiceClient;
 
