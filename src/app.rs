@@ -198,6 +198,7 @@ fn certificates(
         }
     };
     let (keeper, credentials) = Keeper::new(settings, issuer, clock.clone());
+    let keeper = keeper.counting(metrics.certificates.clone());
     let inventory = credentials.clone();
     metrics.watch_certificates(move || expiries(&inventory));
     Ok((keeper, credentials))
@@ -305,6 +306,8 @@ fn certificate_list(credentials: &Credentials) -> Vec<Certificate> {
         },
         chain: info.chain.iter().map(|der| der.to_vec()).collect(),
         roots: info.roots.iter().map(|der| der.to_vec()).collect(),
+        failures: info.failures,
+        last_error: info.last_error.as_deref().map(str::to_owned),
     });
     list.collect()
 }

@@ -13,6 +13,7 @@ use super::material::Material;
 use super::rota::{Fetch, Now, Priority, Rota, Ticket};
 use super::store::{Credentials, Shared, Slot};
 use super::tls::Tls;
+use crate::report::metrics::CertificateMetrics;
 use crate::sys::clock::Clock;
 use crate::wire::spiffe::Identity;
 
@@ -37,6 +38,7 @@ pub struct Settings {
 #[derive(Debug)]
 pub struct Keeper {
     shared: Arc<Shared>,
+    counted: CertificateMetrics,
     issuer: Arc<dyn Issuer>,
     ttl: Duration,
     tls: Tls,
@@ -54,6 +56,7 @@ impl Keeper {
         let shared = Arc::new(Shared::new(clock.clone()));
         let keeper = Self {
             shared: Arc::clone(&shared),
+            counted: CertificateMetrics::default(),
             issuer,
             ttl: certificate_ttl,
             tls: Tls::new(tls12, pqc_only, clock),
@@ -63,6 +66,13 @@ impl Keeper {
             tickets: HashMap::new(),
         };
         (keeper, Credentials { shared })
+    }
+
+    /// The same, counting here.
+    #[must_use]
+    pub fn counting(mut self, counted: CertificateMetrics) -> Self {
+        self.counted = counted;
+        self
     }
 
     /// Fetches and renews until the future is dropped; then readers that wait are told so, and
@@ -138,6 +148,7 @@ impl Keeper {
                 let Some(identity) = self.rota.succeeded(ticket, validity, now) else { return };
                 let lives = validity.not_after.duration_since(now.wall).unwrap_or_default();
                 info!(%identity, ?lives, "certificate issued");
+                self.counted.issued.inc();
                 if let Some(slot) = self.known.get(&identity) {
                     slot.publish(material, now.wall);
                 }
@@ -146,6 +157,7 @@ impl Keeper {
                 let failed = self.rota.failed(ticket, error.kind.lasts(), now);
                 let Some((identity, pause)) = failed else { return };
                 let kind = error.kind.as_str();
+                self.counted.failed(kind);
                 warn!(%identity, %error, kind, retry_in = ?pause, "no certificate");
                 if let Some(slot) = self.known.get(&identity) {
                     slot.fail(error.reason.into());

@@ -210,7 +210,10 @@ async fn a_request_that_nobody_takes_is_repeated_seldom() {
         sleep(Duration::from_secs(5)).await;
     }
     assert_eq!(stage.info(A).failures, 1);
+    assert_eq!(stage.counted.failures.get_or_create(&[("kind", "refused")]).get(), 1);
+    assert_eq!(stage.counted.issued.get(), 0);
     stage.mood(Mood::Good);
     sleep(Duration::from_secs(100)).await;
     stage.server(A).await.unwrap();
+    assert_eq!(stage.counted.issued.get(), 1);
 }

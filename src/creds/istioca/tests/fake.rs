@@ -20,6 +20,7 @@ use crate::creds::keeper::{Keeper, Settings};
 use crate::creds::store::{CertificateInfo, Credentials};
 use crate::creds::testing::*;
 use crate::report::dump::pem;
+use crate::report::metrics::CertificateMetrics;
 use crate::wire::ca::auth::IstioCertificateResponse;
 use crate::wire::ca::auth::istio_certificate_service_server::{
     IstioCertificateService, IstioCertificateServiceServer,
@@ -158,6 +159,7 @@ pub(super) struct Stage {
     pub(super) ca: Arc<IstioCa>,
     pub(super) clock: Clock,
     pub(super) credentials: Credentials,
+    pub(super) counted: CertificateMetrics,
     _keeper: JoinSet<()>,
 }
 
@@ -187,9 +189,10 @@ impl Stage {
         let ca = Arc::new(IstioCa::new(Arc::new(net), true, clock.clone()));
         let issuer = Arc::clone(&ca) as Arc<dyn Issuer>;
         let (keeper, credentials) = Keeper::new(settings, issuer, clock.clone());
+        let counted = CertificateMetrics::default();
         let mut tasks = JoinSet::new();
-        tasks.spawn(keeper.run());
-        Self { fake, ca, clock, credentials, _keeper: tasks }
+        tasks.spawn(keeper.counting(counted.clone()).run());
+        Self { fake, ca, clock, credentials, counted, _keeper: tasks }
     }
 
     pub(super) fn mood(&self, mood: Mood) {

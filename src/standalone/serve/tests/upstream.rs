@@ -2,12 +2,17 @@
 
 use prost_types::{Struct, Value, value::Kind};
 use rcgen::{CertificateParams, DistinguishedName, SanType};
+use rustls_pki_types::CertificateSigningRequestDer;
+use rustls_pki_types::pem::PemObject;
 
 use super::*;
 use crate::config::{Token, TrustRoot, Upstream};
-use crate::creds::{Connect, Connector, explain_status};
+use crate::creds::{
+    Connect, Connector, IssueErrorKind, IssueRequest, Issuer, IstioCa, explain_status,
+};
 use crate::wire::ca::auth::IstioCertificateRequest;
 use crate::wire::ca::auth::istio_certificate_service_client::IstioCertificateServiceClient;
+use crate::wire::spiffe::Identity;
 
 const WEB: &str = "spiffe://corp.example/ns/shop/sa/web";
 
@@ -70,4 +75,26 @@ async fn the_root_is_read_again_for_each_connection() {
     assert!(connector.connect().await.is_err());
     fs::write(&root, pem).unwrap();
     connector.connect().await.unwrap();
+}
+
+#[tokio::test]
+async fn the_proxys_own_client_gets_certificates_and_a_token_that_is_refused_is_replaced() {
+    let yaml = NAMESPACE.to_owned() + &pod("web", "a", "10.0.0.1");
+    let world = World::start("upstream", &yaml).await;
+    let ca = IstioCa::new(Arc::new(connector(&world)), true, Clock::system());
+    let identity: Identity = WEB.parse().unwrap();
+    let ask = async || {
+        let csr = CertificateSigningRequestDer::from_pem_slice(request().csr.as_bytes()).unwrap();
+        let ttl = Duration::from_secs(60);
+        let request = IssueRequest { identity: identity.clone(), csr, ttl };
+        timeout(PATIENCE, ca.issue(request)).await.unwrap()
+    };
+    let path = world.folder.join("token");
+    fs::write(&path, world.token("a").replace("adit-dev:a", "adit-dev:b")).unwrap();
+    let error = ask().await.unwrap_err();
+    assert_eq!(error.kind, IssueErrorKind::Denied);
+    assert!(error.reason.contains("Unauthenticated"), "{error}");
+    fs::write(&path, world.token("a")).unwrap();
+    let issued = ask().await.unwrap();
+    assert_eq!((issued.chain.len(), issued.roots.len()), (1, 1));
 }
