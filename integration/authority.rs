@@ -41,7 +41,7 @@ fn late_authority() -> Outcome {
     }
     world.wait_ready()?;
     for (node, id) in [("a", WEB_ID), ("b", CART_ID)] {
-        // The token is written by who is not there: it is missed before anybody is asked.
+        // Nobody listens yet, and the proxy is ready all the same.
         until("there is no certificate", || Ok(state(&world, node, id)?.starts_with("Unavail")))?;
     }
     for node in ["a", "b"] {

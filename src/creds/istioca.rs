@@ -125,13 +125,17 @@ fn refused(status: &Status) -> IssueError {
         _ if status.source().is_some() => IssueErrorKind::Unreachable,
         // Also what istiod says of a pod that it does not know yet: that passes.
         Code::Unauthenticated | Code::PermissionDenied => IssueErrorKind::Denied,
-        Code::InvalidArgument | Code::Unimplemented | Code::OutOfRange => IssueErrorKind::Refused,
+        Code::InvalidArgument | Code::Unimplemented => IssueErrorKind::Refused,
+        // What our own side says of an answer that is too large.
+        Code::OutOfRange => IssueErrorKind::Unfit,
         _ => IssueErrorKind::Unreachable,
     };
     let reason = explain_status(status);
     let reason = match kind {
-        IssueErrorKind::Unreachable => reason,
-        _ => format!("the certificate authority refused: {reason}"),
+        IssueErrorKind::Denied | IssueErrorKind::Refused => {
+            format!("the certificate authority refused: {reason}")
+        }
+        _ => reason,
     };
     IssueError { kind, reason }
 }

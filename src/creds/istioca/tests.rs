@@ -93,7 +93,8 @@ async fn each_fault_has_a_name_and_the_old_certificate_stays() {
     check(Mood::Nothing, "sent no certificate").await;
     check(Mood::NoRoot, "without a root certificate").await;
     check(Mood::Garbage, "element 1 of the certificate authority's answer").await;
-    check(Mood::RootFirst, "CaUsedAsEndEntity").await;
+    check(Mood::Huge, "OutOfRange").await;
+    check(Mood::RootFirst, "begins with the certificate of an authority").await;
     check(Mood::OtherKey, "for another key").await;
     check(Mood::OtherIdentity, "the peer is spiffe://td/ns/a/sa/other, not").await;
     check(Mood::Past, "expired").await;
@@ -117,6 +118,7 @@ async fn what_is_to_be_expected_of_another_try() {
     check(Mood::Status(Code::InvalidArgument), IssueErrorKind::Refused).await;
     check(Mood::Status(Code::Unimplemented), IssueErrorKind::Refused).await;
     check(Mood::NoRoot, IssueErrorKind::Unfit).await;
+    check(Mood::Huge, IssueErrorKind::Unfit).await;
 }
 
 #[tokio::test(start_paused = true)]

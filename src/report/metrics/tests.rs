@@ -42,7 +42,6 @@ adit_policy_unknown_total 0
 adit_dry_run_findings_total 0
 # TYPE adit_panics counter
 adit_panics_total 0
-# TYPE adit_certificate_failures counter
 # TYPE workload_manager_active_proxy_count gauge
 workload_manager_active_proxy_count 0
 # TYPE workload_manager_pending_proxy_count gauge
@@ -195,8 +194,13 @@ fn records_cannot_grow_the_exposition_without_bound() {
 #[test]
 fn computed_metrics_appear_once_they_have_a_source() {
     let metrics = Metrics::new("unknown");
-    let prefixes =
-        ["adit_snapshot", "adit_workloads", "adit_services", "adit_policies", "adit_cert"];
+    let prefixes = [
+        "adit_snapshot",
+        "adit_workloads",
+        "adit_services",
+        "adit_policies",
+        "adit_certificate_expiry",
+    ];
     assert_eq!(lines(&metrics, &prefixes), [""; 0]);
     let (mut publisher, view) = Publisher::new();
     metrics.watch_mesh(view);

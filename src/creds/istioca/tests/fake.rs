@@ -39,6 +39,7 @@ pub(super) enum Mood {
     Nothing,
     NoRoot,
     Garbage,
+    Huge,
     RootFirst,
     OtherKey,
     OtherIdentity,
@@ -116,6 +117,7 @@ impl Fake {
         match mood {
             Mood::Nothing => vec![],
             Mood::NoRoot => vec![pem(&leaf)],
+            Mood::Huge => vec![pem(&leaf), roots.repeat(ANSWER_BYTES_MAX / roots.len() + 1)],
             Mood::Garbage => vec!["garbage".to_owned(), roots],
             Mood::RootFirst => vec![pem(&ca.der), pem(&leaf), roots],
             Mood::Middle => vec![pem(&leaf), pem(&middle.der), roots],
