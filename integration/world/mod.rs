@@ -1,6 +1,7 @@
 //! Two nodes, their pods, an agent and the real proxy on each: what the tests of the whole stand
 //! on.
 
+mod control;
 pub(crate) mod frames;
 pub(crate) mod peer;
 pub(crate) mod raw_agent;
@@ -192,39 +193,6 @@ impl World {
         plan.log = dir.join(format!("{name}.log"));
         let proxy = Proxy::start(plan).during("starting a proxy")?;
         self.proxies.insert(name.into(), proxy);
-        Ok(())
-    }
-
-    /// Starts `adit control` in the namespace of a node, for the pods of all nodes, with the
-    /// development root of the world and one token per node.
-    pub(crate) fn start_control(&mut self, node: &str) -> Outcome {
-        let manifests = self.dir.path().join("pods.yaml");
-        let mut yaml = String::new();
-        for pod in self.lab.pods() {
-            let PodPlan { node, name, namespace, service_account, .. } = &*pod.plan;
-            let _ = write!(
-                yaml,
-                "---\napiVersion: v1\nkind: Pod\nmetadata: {{name: {name}, namespace: {namespace}}}\n\
-                 spec: {{nodeName: {node}, serviceAccountName: {service_account}}}\n\
-                 status: {{podIP: {}}}\n",
-                pod.ipv4
-            );
-        }
-        fs::write(&manifests, yaml).during("writing the pods")?;
-        let netns = &self.lab.node(node).ok_or("no such node")?.netns;
-        let dir = self.dir.path();
-        let none = Path::new("");
-        let mut plan = ProxyPlan::from_files(Path::new(PROGRAM), (node, netns), none, none, dir);
-        let text = |path: PathBuf| path.to_string_lossy().into_owned();
-        plan.arguments = ["control", "--manifests", &text(manifests), "--ca-dir"]
-            .map(str::to_owned)
-            .into_iter()
-            .chain([text(dir.join("ca"))])
-            .collect();
-        let name = format!("{node}-control");
-        plan.log = dir.join(format!("{name}.log"));
-        let control = Proxy::start(plan).during("starting the control plane")?;
-        self.proxies.insert(name, control);
         Ok(())
     }
 

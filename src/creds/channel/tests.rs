@@ -89,6 +89,19 @@ async fn everything_ends_with_the_last_clone() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_request_in_flight_does_not_outlive_the_channel() {
+    let (ours, _silent) = duplex(64 * 1024);
+    let mut channel = channel(ours).await;
+    let clock = Clock::system();
+    let start = clock.monotonic();
+    let answer = channel.call(request());
+    drop(channel);
+    let error = answer.await.unwrap_err();
+    assert!(matches!(&error, ChannelError::Broken { .. }), "{error}");
+    assert_eq!(clock.monotonic(), start);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_server_that_falls_silent_is_noticed() {
     let (ours, _silent) = duplex(64 * 1024);
     let mut channel = channel(ours).await;
