@@ -15,6 +15,7 @@ mod lab;
 mod lab_parts;
 mod ledger;
 mod lifecycle;
+mod networks;
 mod rootless;
 mod settings;
 mod sys_opener;
@@ -45,6 +46,7 @@ const MODULES: &[(&str, Needs, Tests)] = &[
     ("lab", Needs::Namespaces, lab::TESTS),
     ("lab_parts", Needs::Namespaces, lab_parts::TESTS),
     ("journeys", Needs::Namespaces, journeys::TESTS),
+    ("networks", Needs::Namespaces, networks::TESTS),
     ("attack", Needs::Namespaces, attack::TESTS),
     ("flood", Needs::Namespaces, flood::TESTS),
     ("bad_input", Needs::Namespaces, bad_input::TESTS),

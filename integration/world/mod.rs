@@ -3,8 +3,10 @@
 
 mod control;
 pub(crate) mod frames;
+pub(crate) mod gateway;
 pub(crate) mod peer;
 pub(crate) mod raw_agent;
+mod refusal;
 mod streams;
 
 use std::collections::BTreeMap;
@@ -28,6 +30,8 @@ const PROGRAM: &str = env!("CARGO_BIN_EXE_adit");
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 /// Where applications listen unless a test says otherwise.
 pub(crate) const PORT: u16 = 8080;
+/// The network of node `b`, if it has one of its own.
+pub(crate) const BEYOND: &str = "beyond";
 /// The service's address and port, which lead to the server's [`PORT`].
 pub(crate) const VIP: (&str, u16) = ("10.250.0.1", 80);
 
@@ -67,16 +71,9 @@ pub(crate) struct World {
     generation: u64,
     written: String,
     environment: Vec<(String, String)>,
+    /// If node `b` is a network of its own: who may answer there, as the service says.
+    beyond: Option<Vec<String>>,
     dir: TempDir,
-}
-
-/// A refusal that is to come.
-pub(crate) struct Expected {
-    proxy: String,
-    reason: String,
-    counter: String,
-    skip: usize,
-    before: f64,
 }
 
 /// A folder that goes with the test.
@@ -119,6 +116,17 @@ impl World {
 
     /// The whole world, its proxies with more environment.
     pub(crate) fn with_environment(environment: &[(&str, &str)]) -> Outcome<Self> {
+        Self::build(environment, None)
+    }
+
+    /// The whole world as two networks, [`BEYOND`] being that of node `b`, with `legacy` as the
+    /// gateway to it; `names` may answer there.
+    pub(crate) fn apart(names: &[&str]) -> Outcome<Self> {
+        let names = names.iter().map(|name| (*name).to_owned()).collect();
+        Self::build(&[], Some(names))
+    }
+
+    fn build(environment: &[(&str, &str)], beyond: Option<Vec<String>>) -> Outcome<Self> {
         let mut world = Self {
             lab: Lab::create(7, None).during("making the laboratory")?,
             agents: BTreeMap::new(),
@@ -128,6 +136,7 @@ impl World {
             generation: 0,
             written: String::new(),
             environment: environment.iter().map(|(n, v)| ((*n).into(), (*v).into())).collect(),
+            beyond,
             dir: TempDir::new()?,
         };
         for node in ["a", "b"] {
@@ -143,9 +152,9 @@ impl World {
         }
         world.write()?;
         world.generation = 1;
-        for node in ["a", "b"] {
-            world.start_proxy(node, node)?;
-        }
+        let network = if world.beyond.is_some() { BEYOND } else { "" };
+        world.start_proxy("a", "a")?;
+        world.start_proxy_at(("b", "b"), "b", &[("NETWORK", network)])?;
         world.wait_ready()?;
         Ok(world)
     }
@@ -270,10 +279,14 @@ impl World {
             self.describe(pod, &mut text);
         }
         let (vip, port) = VIP;
+        let names = self.beyond.iter().flatten();
+        let names: Vec<String> = names.map(|name| format!("\"{name}\"")).collect();
         let _ = write!(
             text,
             "services:\n- {{name: cart, namespace: shop, hostname: cart.shop.svc.cluster.local, \
-             vips: [\"/{vip}\"], ports: {{{port}: {PORT}}}}}\npolicies:\n{}",
+             vips: [\"/{vip}\", \"{BEYOND}/{vip}\"], ports: {{{port}: {PORT}}}, \
+             subjectAltNames: [{}]}}\npolicies:\n{}",
+            names.join(", "),
             if self.policies.is_empty() { "  []\n" } else { &self.policies }
         );
         if text == self.written {
@@ -295,10 +308,19 @@ impl World {
             _ => "{}".to_owned(),
         };
         let listed = self.listed.get(name).cloned().unwrap_or_default().join(", ");
+        let network = match (&self.beyond, node.as_str()) {
+            (Some(_), "b") => format!(
+                "network: {BEYOND}, networkGateway: {{destination: \"/{}\", \
+                 hboneMtlsPort: {}}}, ",
+                self.pod("legacy").ipv4,
+                gateway::HBONE
+            ),
+            _ => String::new(),
+        };
         let _ = writeln!(
             text,
             "- {{uid: \"c//Pod/{namespace}/{name}\", name: {name}, namespace: {namespace}, \
-             serviceAccount: {service_account}, trustDomain: cluster.local, node: {node}, \
+             serviceAccount: {service_account}, trustDomain: cluster.local, node: {node}, {network}\
              workloadIps: [{}], protocol: {protocol}, authorizationPolicies: [{listed}], \
              services: {services}}}",
             ips.join(", "),
@@ -314,50 +336,6 @@ impl World {
                 let tail: Vec<&str> = log.lines().rev().take(12).collect();
                 format!("no line with {parts:?} in the log of {proxy}: {error}; last: {tail:#?}")
             })
-    }
-
-    /// Does something that a proxy must refuse (`(proxy, reporter, reason)`), and waits for the
-    /// line of its log, with `parts` on it, and for its counter.
-    pub(crate) fn refusal<T>(
-        &self,
-        what: (&str, &str, &str),
-        parts: &[&str],
-        act: impl FnOnce() -> Outcome<T>,
-    ) -> Outcome<T> {
-        let expected = self.expect_refusal(what)?;
-        let done = act().during(what.2)?;
-        self.see_refusal(&expected, parts)?;
-        Ok(done)
-    }
-
-    /// How things stand before something that must be refused.
-    pub(crate) fn expect_refusal(
-        &self,
-        (proxy, reporter, reason): (&str, &str, &str),
-    ) -> Outcome<Expected> {
-        let labels = format!("{{reason=\"{reason}\",reporter=\"{reporter}\"}}");
-        let counter = format!("adit_refusals_total{labels}");
-        let skip = self.proxy(proxy).log().during("reading a log")?.len();
-        let before = self.metric(proxy, &counter)?;
-        Ok(Expected { proxy: proxy.into(), reason: reason.into(), counter, skip, before })
-    }
-
-    /// Waits until one refusal more is logged, with `parts` on its line, and counted.
-    pub(crate) fn see_refusal(&self, expected: &Expected, parts: &[&str]) -> Outcome {
-        let Expected { proxy, reason, counter, skip, before } = expected;
-        let words = [format!("error=\"{reason}\""), format!("error=\"{reason}: ")];
-        let wanted = |line: &str| {
-            words.iter().any(|word| line.contains(word))
-                && parts.iter().all(|part| line.contains(part))
-        };
-        self.proxy(proxy).wait_log(*skip, PATIENCE, wanted).map_err(|error| {
-            let log = self.proxy(proxy).log().unwrap_or_default();
-            let since = log.get(*skip..).unwrap_or_default();
-            format!("no refusal {reason} with {parts:?}: {error}; the log since:\n{since}")
-        })?;
-        let after = self.metric(proxy, counter)?;
-        ensure!((after - before - 1.0).abs() < f64::EPSILON, "{counter}: {before}, then {after}");
-        Ok(())
     }
 
     /// Waits until a metric is as wanted.

@@ -17,7 +17,12 @@ use rcgen::{
 };
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, aws_lc_rs::default_provider};
-use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme, SupportedProtocolVersion};
+use rustls::server::WebPkiClientVerifier;
+use rustls::version::TLS13;
+use rustls::{
+    ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme,
+    SupportedProtocolVersion,
+};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use tokio::net::TcpStream;
@@ -31,6 +36,7 @@ const HOUR: i64 = 3600;
 
 /// Somebody who issues certificates.
 pub(crate) struct Pki {
+    root: CertificateDer<'static>,
     issuer: Issuer<'static, KeyPair>,
 }
 
@@ -60,7 +66,8 @@ impl Pki {
         let root = CertificateDer::from_pem_slice(&pem).during("reading the root")?;
         let key = fs::read(ca.join("root-key.der")).during("reading the root's key")?;
         let key = KeyPair::try_from(key.as_slice()).during("reading the root's key")?;
-        Ok(Self { issuer: Issuer::from_ca_cert_der(&root, key).during("the root")? })
+        let issuer = Issuer::from_ca_cert_der(&root, key).during("the root")?;
+        Ok(Self { root, issuer })
     }
 
     /// A root that nobody trusts.
@@ -69,7 +76,26 @@ impl Pki {
         params.distinguished_name.push(DnType::CommonName, "somebody else");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let key = KeyPair::generate().during("making a key")?;
-        Ok(Self { issuer: Issuer::new(params, key) })
+        let root = params.self_signed(&key).during("a root")?.der().clone();
+        Ok(Self { root, issuer: Issuer::new(params, key) })
+    }
+
+    /// How a server of this mesh speaks TLS: it asks for a certificate of the same root.
+    pub(crate) fn server(&self, Shown { chain, key }: Shown) -> Outcome<Arc<ServerConfig>> {
+        let mut roots = RootCertStore::empty();
+        roots.add(self.root.clone()).during("the root")?;
+        let provider = Arc::new(default_provider());
+        let roots = Arc::new(roots);
+        let verifier =
+            WebPkiClientVerifier::builder_with_provider(roots, Arc::clone(&provider)).build();
+        let mut config = ServerConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[&TLS13])
+            .during("TLS")?
+            .with_client_cert_verifier(verifier.during("TLS")?)
+            .with_single_cert(chain, key)
+            .during("TLS")?;
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        Ok(Arc::new(config))
     }
 
     /// A certificate with these URIs, good for an hour.

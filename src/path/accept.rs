@@ -51,7 +51,7 @@ pub(super) struct Accepted<S = TcpStream> {
 }
 
 impl Entrance {
-    fn direction(self) -> Direction {
+    pub(super) fn direction(self) -> Direction {
         match self {
             Self::Outbound => Direction::Outbound,
             Self::Plaintext | Self::Hbone => Direction::Inbound,

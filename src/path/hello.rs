@@ -1,10 +1,13 @@
-//! TLS on both sides of a tunnel: from a TCP connection to a verified peer.
+//! TLS on both sides of a tunnel: from a connection to a verified peer.
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustls::{ClientConfig, ServerConfig};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+use tokio::time::timeout;
 use tokio_rustls::{TlsAcceptor, TlsConnector, client, server};
 
 use crate::creds::{self, verified_peer};
@@ -26,14 +29,20 @@ pub(super) async fn accept(
     Ok((stream, peer))
 }
 
-/// Opens a handshake to a hop. The expected identities are part of the configuration.
-pub(super) async fn connect(
-    socket: TcpStream,
+/// Opens a handshake to a hop, which has `limit` for it. The expected identities are part of the
+/// configuration.
+pub(super) async fn connect<T>(
+    transport: T,
     config: Arc<ClientConfig>,
-) -> Result<client::TlsStream<TcpStream>, Failure> {
-    let stream = TlsConnector::from(config)
-        .connect(creds::unsent_server_name(), socket)
+    limit: Duration,
+) -> Result<client::TlsStream<T>, Failure>
+where
+    T: AsyncRead + AsyncWrite + Unpin,
+{
+    let handshake = TlsConnector::from(config).connect(creds::unsent_server_name(), transport);
+    let stream = timeout(limit, handshake)
         .await
+        .map_err(|_| Failure::new(Reason::TunnelTls, "timed out"))?
         .map_err(|error| failed(Reason::TunnelTls, &error))?;
     if !creds::negotiated_h2(stream.get_ref().1) {
         return Err(Failure::new(Reason::TunnelTls, "the far side did not negotiate h2"));

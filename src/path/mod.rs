@@ -4,6 +4,7 @@ mod accept;
 mod placement;
 mod worker;
 
+mod double;
 mod outbound;
 
 mod inbound;
@@ -26,5 +27,8 @@ mod pod;
 mod refusal;
 mod room;
 mod stock;
+
+#[cfg(test)]
+mod journeys;
 
 pub use host::{Handles, PodHost, PodSpec, StartError};

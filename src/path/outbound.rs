@@ -11,12 +11,10 @@ use super::pipe::{self, Around};
 use super::pod::Pod;
 use super::room::Room;
 use super::tunnel::{Stream, TunnelKey};
-use super::{dial, headers, hello, refusal};
+use super::{dial, double, headers, hello, refusal};
 use crate::decide::{self, Outbound, Route, TunnelRoute};
 use crate::model::{ClientAddr, Hop, OrigDst, Service, Snapshot, Workload};
-use crate::report::{
-    Connection as Described, Direction, Early, Failure, Live, Reason, Side, Transport,
-};
+use crate::report::{Connection as Described, Direction, Early, Failure, Live, Side, Transport};
 use crate::sys::socket;
 use crate::wire::traceparent::TraceParent;
 
@@ -33,6 +31,14 @@ pub(super) struct Routed {
 enum Leg {
     Plain(TcpStream),
     Tunnel(Stream),
+}
+
+/// What it takes to reach a tunnel's far end for one connection.
+#[derive(Clone, Copy)]
+pub(super) struct Way<'a> {
+    pub(super) room: &'a Rc<Room>,
+    pub(super) pod: &'a Arc<Pod>,
+    pub(super) source: &'a Workload,
 }
 
 /// Serves one captured connection from its first byte to its last.
@@ -89,8 +95,32 @@ async fn open(
         let mut rng = room.rng.borrow_mut();
         TraceParent::new(rng.u128(1..), rng.u64(1..))
     };
-    let live = report.opened(&pod.spec.uid, describe(&routed, pod, traceparent));
-    match until_cut(connection, leg(&routed, (room, pod), traceparent)).await {
+    let mut described = describe(&routed, pod, traceparent);
+    let way = Way { room, pod, source: &routed.source };
+    let spoken = |route| headers::spoken(&routed.source, routed.client, route, traceparent);
+    let (live, leg) = match &routed.route {
+        Route::Passthrough { hop, .. } => {
+            let live = report.opened(&pod.spec.uid, described);
+            let leg = until_cut(connection, dial::as_it_is(room, pod, *hop)).await;
+            (live, leg.map(Leg::Plain))
+        }
+        Route::Tunnel(route) => {
+            let live = report.opened(&pod.spec.uid, described);
+            let leg = until_cut(connection, through(route, way, &spoken(route))).await;
+            (live, leg.map(Leg::Tunnel))
+        }
+        Route::DoubleTunnel { outer, inner_expected } => {
+            let opened = double::open((outer, inner_expected), way, spoken(outer));
+            let opened = until_cut(connection, opened).await;
+            // Only the inner answer tells who is at the far end (spec operations 7).
+            let leg = opened.map(|(far, stream)| {
+                far.put_into(&mut described.destination);
+                Leg::Tunnel(stream)
+            });
+            (report.opened(&pod.spec.uid, described), leg)
+        }
+    };
+    match leg {
         Ok(leg) => Some((live, leg)),
         Err(failure) => {
             live.finish(Err(failure));
@@ -99,31 +129,14 @@ async fn open(
     }
 }
 
-async fn leg(
-    routed: &Routed,
-    (room, pod): (&Rc<Room>, &Arc<Pod>),
-    traceparent: TraceParent,
-) -> Result<Leg, Failure> {
-    match &routed.route {
-        Route::Passthrough { hop, .. } => dial::as_it_is(room, pod, *hop).await.map(Leg::Plain),
-        Route::Tunnel(tunnel) => {
-            let spoken = headers::spoken(&routed.source, routed.client, tunnel, traceparent);
-            through(tunnel, &routed.source, (room, pod), &spoken).await.map(Leg::Tunnel)
-        }
-        Route::DoubleTunnel { .. } => {
-            Err(Failure::new(Reason::OtherNetwork, "networks are not joined in this version"))
-        }
-    }
-}
-
-async fn through(
-    tunnel: &TunnelRoute,
-    source: &Workload,
-    (room, pod): (&Rc<Room>, &Arc<Pod>),
+/// Opens a stream through the tunnel of a route, which others may share.
+pub(super) async fn through(
+    route: &TunnelRoute,
+    Way { room, pod, source }: Way<'_>,
     spoken: &headers::Spoken,
 ) -> Result<Stream, Failure> {
-    let key = key(tunnel, source, pod);
-    let request = || headers::connect(&tunnel.authority, spoken);
+    let key = key(route, source, pod);
+    let request = || headers::connect(&route.authority, spoken);
     let dial = || {
         let (room, pod, key) = (Rc::clone(room), Arc::clone(pod), key.clone());
         async move {
@@ -131,9 +144,7 @@ async fn through(
             // The certificate first: without one there is no reason to knock.
             let config = pod.client_tls(shared, &key.source, &key.expected).await?;
             let socket = dial::for_tunnel(&room, &pod, key.hop).await?;
-            let handshake = hello::connect(socket, config);
-            let tls = tokio::time::timeout(shared.dial_limit(), handshake).await;
-            tls.unwrap_or_else(|_| Err(Failure::new(Reason::TunnelTls, "timed out")))
+            hello::connect(socket, config, shared.dial_limit()).await
         }
     };
     let (_answer, stream) = room.pool.open(&key, request, dial).await?;
@@ -179,8 +190,10 @@ impl Routed {
     /// The tunnel that it will use, if it will use one.
     pub(super) fn tunnel_key(&self, pod: &Pod) -> Option<TunnelKey> {
         match &self.route {
-            Route::Tunnel(tunnel) => Some(key(tunnel, &self.source, pod)),
-            Route::Passthrough { .. } | Route::DoubleTunnel { .. } => None,
+            Route::Tunnel(route) | Route::DoubleTunnel { outer: route, .. } => {
+                Some(key(route, &self.source, pod))
+            }
+            Route::Passthrough { .. } => None,
         }
     }
 }

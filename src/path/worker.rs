@@ -188,7 +188,7 @@ fn serve(
 }
 
 /// Decides every open session again whenever the configuration changes (promise S1).
-async fn redecide(room: &Room) {
+pub(super) async fn redecide(room: &Room) {
     let mut view = room.shared.view.clone();
     let patience = Duration::from_millis(room.shared.limits.policy_wait_ms);
     let mut again: Option<Instant> = None;

@@ -10,7 +10,7 @@ use tokio::io::DuplexStream;
 use super::client::{self, Tunnel};
 use super::server::Server;
 use super::{Settings, Stream, TunnelKey};
-use crate::config::Limits;
+use crate::config::{DataPathConfig, Limits, OriginalSource};
 use crate::model::Hop;
 use crate::sys::clock::Clock;
 use crate::wire::spiffe::Identity;
@@ -25,6 +25,25 @@ pub(in crate::path) fn key() -> TunnelKey {
         source: Identity::new("td", "ns", "sa"),
         hop: Hop(SocketAddr::from((Ipv4Addr::LOCALHOST, 15008))),
         expected: vec![Identity::new("td", "ns", "other")],
+    }
+}
+
+/// How a data path of a test is set.
+pub(in crate::path) fn config() -> DataPathConfig {
+    DataPathConfig {
+        stream_window: 65_536,
+        connection_window: 1_048_576,
+        frame_size: 16_384,
+        pool_streams_max: 100,
+        pool_unused_release: Duration::from_secs(300),
+        keepalive: None,
+        user_timeout: None,
+        packet_mark: None,
+        original_source: OriginalSource::Auto,
+        port_reuse: true,
+        localhost_app_tunnel: true,
+        response_baggage: true,
+        ipv6: true,
     }
 }
 

@@ -12,9 +12,11 @@ mod keepalive;
 mod pool;
 pub(super) mod server;
 mod stream;
+mod transport;
 
 pub(super) use pool::{Pool, TunnelKey};
 pub(super) use stream::{Receiver, Sender, Stream, StreamError};
+pub(super) use transport::Transport;
 
 use crate::config::{DataPathConfig, Limits};
 

@@ -100,21 +100,28 @@ impl Pool {
             match tunnel.connect(slot, request(), limit).await {
                 Ok(answer) => return Ok((answer.headers, answer.stream)),
                 Err(ConnectError::NotProcessed(detail)) => refused = Some((tunnel, detail)),
-                Err(ConnectError::Refused(status)) => {
-                    let detail = format!("the far side answered {}", status.as_u16());
-                    return Err(Failure::new(Reason::ConnectRefused, detail));
-                }
-                Err(ConnectError::Broken(StreamError::Lost(detail))) => {
-                    return Err(Failure::new(Reason::TunnelLost, detail));
-                }
-                Err(ConnectError::Broken(error)) => {
-                    return Err(Failure::new(Reason::TunnelHttp2, error));
-                }
-                Err(ConnectError::Timeout) => return Err(Failure::from(Reason::ConnectTimeout)),
+                Err(error) => return Err(failed(error)),
             }
         }
         let detail = refused.map_or_else(String::new, |(_, detail)| detail);
-        Err(Failure::new(Reason::TunnelHttp2, format!("not processed by the far side: {detail}")))
+        Err(failed(ConnectError::NotProcessed(detail)))
+    }
+
+    /// Opens a stream through a tunnel of its own, which starts on `io`, is shared with nobody and
+    /// ends with the stream.
+    pub(in crate::path) async fn open_alone<T>(
+        &self,
+        io: T,
+        request: Request<()>,
+    ) -> Result<(HeaderMap, Stream), Failure>
+    where
+        T: AsyncRead + AsyncWrite + Unpin + 'static,
+    {
+        let policy = (1, self.unused_release);
+        let tunnel = LastStream(self.start_tunnel(async { Ok(io) }, policy).await?);
+        let limit = Duration::from_millis(self.settings.limits.connect_answer_ms);
+        let answer = tunnel.0.connect(tunnel.0.reserve(), request, limit).await.map_err(failed)?;
+        Ok((answer.headers, answer.stream))
     }
 
     /// Takes no more streams on the tunnels of a pod that leaves.
@@ -186,19 +193,23 @@ impl Pool {
         let (pool, key, dial, mine) = (Rc::clone(self), key.clone(), dial(), Rc::clone(&started));
         self.tasks.spawn(async move {
             let guard = DialGuard { pool: &pool, key: &key, dial: &mine };
-            let result = pool.start_tunnel(dial).await;
+            let policy = (pool.streams_max, pool.unused_release);
+            let result = pool.start_tunnel(dial, policy).await;
             guard.finish(result);
         });
         started
     }
 
-    async fn start_tunnel<T, D>(&self, dial: D) -> Result<Rc<Tunnel>, Failure>
+    async fn start_tunnel<T, D>(
+        &self,
+        dial: D,
+        policy: (usize, Duration),
+    ) -> Result<Rc<Tunnel>, Failure>
     where
         T: AsyncRead + AsyncWrite + Unpin + 'static,
         D: Future<Output = Result<T, Failure>>,
     {
         let io = dial.await?;
-        let policy = (self.streams_max, self.unused_release);
         let started = client::start(io, &self.settings, policy, self.clock.clone()).await;
         let (tunnel, driver) = started.map_err(|error| Failure::new(Reason::TunnelHttp2, error))?;
         self.tasks.spawn(driver);
@@ -215,6 +226,31 @@ impl Dial {
             }
             notified.await;
         }
+    }
+}
+
+/// Takes no more streams when dropped, whatever becomes of the last one.
+struct LastStream(Rc<Tunnel>);
+
+impl Drop for LastStream {
+    fn drop(&mut self) {
+        self.0.close();
+    }
+}
+
+fn failed(error: ConnectError) -> Failure {
+    match error {
+        ConnectError::NotProcessed(detail) => {
+            let detail = format!("not processed by the far side: {detail}");
+            Failure::new(Reason::TunnelHttp2, detail)
+        }
+        ConnectError::Refused(status) => {
+            let detail = format!("the far side answered {}", status.as_u16());
+            Failure::new(Reason::ConnectRefused, detail)
+        }
+        ConnectError::Broken(StreamError::Lost(detail)) => Failure::new(Reason::TunnelLost, detail),
+        ConnectError::Broken(error) => Failure::new(Reason::TunnelHttp2, error),
+        ConnectError::Timeout => Failure::from(Reason::ConnectTimeout),
     }
 }
 

@@ -5,6 +5,7 @@
 use std::fmt;
 use std::future::poll_fn;
 use std::rc::Rc;
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use h2::{Reason, RecvStream, SendStream};
@@ -85,17 +86,26 @@ impl Drop for Stream {
 impl Sender {
     /// Waits until the far side takes more bytes; how many, at most `want`.
     pub(in crate::path) async fn capacity(&mut self, want: usize) -> Result<usize, StreamError> {
+        poll_fn(|cx| self.poll_capacity(cx, want)).await
+    }
+
+    /// As [`Sender::capacity`].
+    pub(super) fn poll_capacity(
+        &mut self,
+        cx: &mut Context<'_>,
+        want: usize,
+    ) -> Poll<Result<usize, StreamError>> {
         self.inner.reserve_capacity(want);
         let ready = self.inner.capacity();
         if ready > 0 {
-            return Ok(ready.min(want));
+            return Poll::Ready(Ok(ready.min(want)));
         }
-        match poll_fn(|cx| self.inner.poll_capacity(cx)).await {
+        Poll::Ready(match ready!(self.inner.poll_capacity(cx)) {
             Some(Ok(capacity)) => Ok(capacity.min(want)),
             Some(Err(error)) => Err(StreamError::from(error)),
             // Not sending any more: the reason is the reset that closed it.
-            None => Err(self.reset_by_peer().await),
-        }
+            None => Err(ready!(self.poll_reset_by_peer(cx))),
+        })
     }
 
     /// Sends the first `len` bytes of a buffer, which must not be more than the capacity.
@@ -118,24 +128,34 @@ impl Sender {
 
     /// Waits until the far side resets the stream or the tunnel is lost.
     pub(in crate::path) async fn reset_by_peer(&mut self) -> StreamError {
-        match poll_fn(|cx| self.inner.poll_reset(cx)).await {
-            Ok(reason) => StreamError::from_reason(reason),
-            Err(error) => StreamError::from(error),
-        }
+        poll_fn(|cx| self.poll_reset_by_peer(cx)).await
+    }
+
+    fn poll_reset_by_peer(&mut self, cx: &mut Context<'_>) -> Poll<StreamError> {
+        let reset = ready!(self.inner.poll_reset(cx));
+        Poll::Ready(reset.map_or_else(StreamError::from, StreamError::from_reason))
     }
 }
 
 impl Receiver {
     /// The next bytes, or `None` at the clean end.
     pub(in crate::path) async fn next(&mut self) -> Result<Option<Bytes>, StreamError> {
+        poll_fn(|cx| self.poll_next(cx)).await
+    }
+
+    /// As [`Receiver::next`].
+    pub(super) fn poll_next(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Option<Bytes>, StreamError>> {
         loop {
-            match poll_fn(|cx| self.inner.poll_data(cx)).await {
+            match ready!(self.inner.poll_data(cx)) {
                 Some(Ok(bytes)) if bytes.is_empty() => {}
-                Some(Ok(bytes)) => return Ok(Some(bytes)),
-                Some(Err(error)) => return Err(StreamError::from(error)),
+                Some(Ok(bytes)) => return Poll::Ready(Ok(Some(bytes))),
+                Some(Err(error)) => return Poll::Ready(Err(StreamError::from(error))),
                 None => {
                     self.ended = true;
-                    return Ok(None);
+                    return Poll::Ready(Ok(None));
                 }
             }
         }

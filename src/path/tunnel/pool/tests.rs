@@ -11,7 +11,6 @@ use tokio::task::{JoinSet, LocalSet};
 
 use super::super::in_memory::{self, key};
 use super::*;
-use crate::config::OriginalSource;
 
 /// What a scripted peer does with the CONNECTs of one tunnel.
 #[derive(Clone, Copy, Debug)]
@@ -95,21 +94,7 @@ async fn serve(io: DuplexStream, peer: Peer) {
 }
 
 fn world(peers: &[Peer]) -> World {
-    let config = DataPathConfig {
-        stream_window: 65_536,
-        connection_window: 1_048_576,
-        frame_size: 16_384,
-        pool_streams_max: 2,
-        pool_unused_release: Duration::from_secs(300),
-        keepalive: None,
-        user_timeout: None,
-        packet_mark: None,
-        original_source: OriginalSource::Auto,
-        port_reuse: true,
-        localhost_app_tunnel: true,
-        response_baggage: true,
-        ipv6: true,
-    };
+    let config = DataPathConfig { pool_streams_max: 2, ..in_memory::config() };
     let settings = in_memory::settings();
     World {
         pool: Rc::new(Pool::new(&config, settings, Clock::system(), Tasks::default())),
