@@ -5,6 +5,7 @@
 //! `--test-threads` work as in any test binary.
 
 mod attack;
+mod authority;
 mod bad_input;
 mod churn;
 mod flood;
@@ -54,6 +55,7 @@ const MODULES: &[(&str, Needs, Tests)] = &[
     ("lifecycle", Needs::Namespaces, lifecycle::TESTS),
     ("settings", Needs::Namespaces, settings::TESTS),
     ("ledger", Needs::Namespaces, ledger::TESTS),
+    ("authority", Needs::Namespaces, authority::TESTS),
 ];
 
 fn main() -> ExitCode {

@@ -237,8 +237,14 @@ fn contradictions() -> Outcome {
     let cases: [(&[Setting<'_>], &[&str]); 7] = [
         (&[real], &["FAKE_CA", "CA_ADDRESS names a real certificate authority"]),
         (&[("KUBERNETES_SERVICE_HOST", "10.0.0.1")], &["FAKE_CA", "in a cluster"]),
-        (&[("FAKE_CA", "false")], &["FAKE_CA", "nothing to get certificates from", "DEV_CA_DIR"]),
-        (&[("FAKE_CA", "false"), real], &["CA_ADDRESS", "cannot be asked"]),
+        (
+            &[("FAKE_CA", "false"), ("CA_ADDRESS", "")],
+            &["CA_ADDRESS", "nothing to get certificates from", "DEV_CA_DIR"],
+        ),
+        (
+            &[("FAKE_CA", "false"), ("CA_ADDRESS", "http://istiod:15010")],
+            &["CA_ADDRESS", "without TLS"],
+        ),
         (&[("FAKE_CA", "yes")], &["FAKE_CA"]),
         (&[("LOCAL_XDS", "workloads: []")], &["LOCAL_XDS_PATH", "together with LOCAL_XDS"]),
         // Everything that is wrong, at once.

@@ -9,10 +9,10 @@ use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{Notify, oneshot, watch};
 use tokio::task::JoinSet;
 
-use crate::config::{Config, Mode, OriginalSource};
+use crate::config::{CertificateSource, Config, Mode, OriginalSource};
 use crate::control::file::{FileSource, FileStatus};
 use crate::creds::devca::{DevCa, DevCaError};
-use crate::creds::{CertificateState, Credentials, Keeper, Settings};
+use crate::creds::{CertificateState, Connector, Credentials, Issuer, IstioCa, Keeper, Settings};
 use crate::lifecycle::{Exit, Stop};
 use crate::model::{Publisher, View};
 use crate::path::{Handles, PodHost};
@@ -179,12 +179,23 @@ fn certificates(
     metrics: &Arc<Metrics>,
 ) -> Result<(Keeper, Credentials), AppError> {
     let identity = &config.identity;
-    let ca = identity.development_ca.as_ref().ok_or(AppError::NoCa)?;
-    let ca = DevCa::open(&ca.dir, clock.clone()).map_err(AppError::DevCa)?;
-    metrics.development_ca.set(1);
     let settings =
         Settings { pqc_only: identity.pqc_only, certificate_ttl: identity.certificate_ttl };
-    let (keeper, credentials) = Keeper::new(settings, Arc::new(ca), clock.clone());
+    let issuer: Arc<dyn Issuer> = match &identity.certificates_from {
+        None => return Err(AppError::NoCa),
+        Some(CertificateSource::Development(ca)) => {
+            let ca = DevCa::open(&ca.dir, clock.clone()).map_err(AppError::DevCa)?;
+            metrics.development_ca.set(1);
+            Arc::new(ca)
+        }
+        Some(CertificateSource::Server(server)) => {
+            let connector = Connector::new(server.clone(), &settings, clock.clone());
+            let shared = matches!(config.mode, Mode::Shared { .. });
+            Arc::new(IstioCa::new(Arc::new(connector), shared, clock.clone()))
+        }
+    };
+    let (keeper, credentials) = Keeper::new(settings, issuer, clock.clone());
+    let keeper = keeper.counting(metrics.certificates.clone());
     let inventory = credentials.clone();
     metrics.watch_certificates(move || expiries(&inventory));
     Ok((keeper, credentials))
@@ -292,6 +303,8 @@ fn certificate_list(credentials: &Credentials) -> Vec<Certificate> {
         },
         chain: info.chain.iter().map(|der| der.to_vec()).collect(),
         roots: info.roots.iter().map(|der| der.to_vec()).collect(),
+        failures: info.failures,
+        last_error: info.last_error.as_deref().map(str::to_owned),
     });
     list.collect()
 }
@@ -313,8 +326,8 @@ impl fmt::Display for AppError {
             Self::System(what, error) => write!(f, "cannot {what}: {error}"),
             Self::DevCa(error) => error.fmt(f),
             Self::NoCa => f.write_str(
-                "there is nothing to fetch certificates from: set FAKE_CA=true for a development \
-                 CA; fetching them from istiod is not part of this version",
+                "there is nothing to fetch certificates from: set CA_ADDRESS, or FAKE_CA=true for \
+                 a development CA",
             ),
             Self::NoConfiguration => f.write_str(
                 "there is nothing to read the mesh from: set LOCAL_XDS_PATH to a configuration \

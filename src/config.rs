@@ -3,10 +3,12 @@
 //! Everything is read once, through functions that are passed in, and everything that is wrong is
 //! reported at once.
 
+mod authority;
 mod dump;
 mod env;
 mod mesh_file;
 mod parts;
+mod upstream;
 mod values;
 mod workers;
 
@@ -22,6 +24,10 @@ use crate::model::PodName;
 use crate::sys::process;
 use env::Env;
 use mesh_file::ProxyConfig;
+use upstream::Known;
+
+pub use authority::{CertificateSource, DevelopmentCa};
+pub use upstream::{AddressError, ServerAddress, Token, TrustRoot, Upstream};
 
 /// Everything the proxy was told at start.
 #[derive(Clone, Debug)]
@@ -138,19 +144,12 @@ pub enum OriginalSource {
 /// Certificates.
 #[derive(Clone, Debug)]
 pub struct IdentityConfig {
-    /// Issue certificates from a development root of our own.
-    pub development_ca: Option<DevelopmentCa>,
+    /// Where they come from; a configuration that was read names something.
+    pub certificates_from: Option<CertificateSource>,
     /// Lifetime of a certificate.
     pub certificate_ttl: Duration,
     /// Only the post-quantum hybrid key exchange.
     pub pqc_only: bool,
-}
-
-/// Where the development root is kept.
-#[derive(Clone, Debug)]
-pub struct DevelopmentCa {
-    /// The folder; made at first use.
-    pub dir: PathBuf,
 }
 
 /// A configuration that does not come from a control plane.
@@ -261,6 +260,8 @@ pub struct ConfigError {
 struct Surroundings<'a> {
     /// The text of a file; `NotFound` if there is none.
     file: &'a dyn Fn(&Path) -> io::Result<String>,
+    /// Whether there is something at a path.
+    exists: &'a dyn Fn(&Path) -> bool,
     /// CPUs this process may use.
     cpus: usize,
     /// We are the superuser.
@@ -269,29 +270,36 @@ struct Surroundings<'a> {
 
 impl Config {
     /// Reads the configuration through `lookup`, reporting everything that is wrong at once.
+    /// `names` lists the variables, for those of which only the beginning is known.
     ///
     /// Also reads the mesh file (spec operations 3), if there is one, and counts the CPUs.
-    pub fn read(lookup: impl Fn(&str) -> Option<String>) -> Result<Self, Vec<ConfigError>> {
+    pub fn read(
+        lookup: impl Fn(&str) -> Option<String>,
+        names: impl Fn() -> Vec<String>,
+    ) -> Result<Self, Vec<ConfigError>> {
         let surroundings = Surroundings {
             file: &|path| fs::read_to_string(path),
+            exists: &|path| path.exists(),
             cpus: process::available_cpus(),
             root: nix::unistd::geteuid().is_root(),
         };
-        Self::read_in(&lookup, &surroundings)
+        Self::read_in(Env::new(&lookup, &names), &surroundings)
     }
 
     fn read_in(
-        lookup: &dyn Fn(&str) -> Option<String>,
+        mut env: Env<'_>,
         surroundings: &Surroundings<'_>,
     ) -> Result<Self, Vec<ConfigError>> {
-        let mut env = Env::new(lookup);
         let proxy = ProxyConfig::read(&mut env, surroundings.file);
         let mode = parts::mode(&mut env);
         let data_path = parts::data_path(&mut env, matches!(mode, Mode::Shared { .. }));
         let servers = parts::servers(&mut env, &proxy, data_path.ipv6);
+        let node = parts::node(&mut env, &proxy);
+        let known = Known { cluster_id: &node.cluster_id, exists: surroundings.exists };
+        let source = authority::certificate_source(&mut env, surroundings.root, &known);
         let config = Self {
-            node: parts::node(&mut env, &proxy),
-            identity: parts::identity(&mut env, surroundings.root),
+            node,
+            identity: parts::identity(&mut env, source),
             local_source: parts::local_source(&mut env),
             xds_address: parts::xds_address(&mut env, &proxy),
             workers: workers::count(&mut env, &proxy, surroundings.cpus),
@@ -325,10 +333,10 @@ impl ControlConfig {
         lookup: impl Fn(&str) -> Option<String>,
         ca_dir: Option<PathBuf>,
     ) -> Result<Self, Vec<ConfigError>> {
-        let mut env = Env::new(&lookup);
+        let mut env = Env::new(&lookup, &Vec::new);
         let log = parts::log(&mut env);
         let root = nix::unistd::geteuid().is_root();
-        let ca_dir = ca_dir.or_else(|| parts::development_ca_dir(&mut env, root));
+        let ca_dir = ca_dir.or_else(|| authority::development_ca_dir(&mut env, root));
         env.finish()?;
         Ok(Self { log, ca_dir: ca_dir.unwrap_or_default() })
     }

@@ -4,5 +4,7 @@ use std::process::ExitCode;
 
 #[expect(clippy::disallowed_methods, reason = "the environment is read here")]
 fn main() -> ExitCode {
-    adit::cli::run(std::env::args(), |name| std::env::var(name).ok())
+    // A name that is not text is none of ours.
+    let names = || std::env::vars_os().filter_map(|(name, _)| name.into_string().ok()).collect();
+    adit::cli::run(std::env::args(), |name| std::env::var(name).ok(), names)
 }

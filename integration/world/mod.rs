@@ -1,6 +1,7 @@
 //! Two nodes, their pods, an agent and the real proxy on each: what the tests of the whole stand
 //! on.
 
+mod control;
 pub(crate) mod frames;
 pub(crate) mod gateway;
 pub(crate) mod peer;

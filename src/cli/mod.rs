@@ -50,10 +50,12 @@ enum Verb {
     Help,
 }
 
-/// Runs the verb that the command line names; `lookup` reads the environment.
+/// Runs the verb that the command line names; `lookup` reads the environment, whose variables
+/// `names` lists.
 pub fn run(
     arguments: impl Iterator<Item = String>,
     lookup: impl Fn(&str) -> Option<String>,
+    names: impl Fn() -> Vec<String>,
 ) -> ExitCode {
     let arguments = match Arguments::try_parse_from(arguments) {
         Ok(arguments) => arguments,
@@ -64,7 +66,7 @@ pub fn run(
         }
     };
     match arguments.verb.unwrap_or(Verb::Proxy { ignored: Vec::new() }) {
-        Verb::Proxy { .. } => proxy(lookup),
+        Verb::Proxy { .. } => proxy(lookup, names),
         Verb::Demo(args) => demo::run(args),
         Verb::Control(args) => control::run(args, lookup),
         Verb::Version => {
@@ -81,8 +83,8 @@ pub fn run(
     }
 }
 
-fn proxy(lookup: impl Fn(&str) -> Option<String>) -> ExitCode {
-    let config = match Config::read(lookup) {
+fn proxy(lookup: impl Fn(&str) -> Option<String>, names: impl Fn() -> Vec<String>) -> ExitCode {
+    let config = match Config::read(lookup, names) {
         Ok(config) => config,
         Err(errors) => {
             eprintln!("adit cannot start; {} of its settings cannot be used:", errors.len());

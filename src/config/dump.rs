@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::{Config, DataPathConfig, IdentityConfig, LocalSource, Mode, OriginalSource};
+use super::{
+    CertificateSource, Config, DataPathConfig, IdentityConfig, LocalSource, Mode, OriginalSource,
+    Token, Upstream,
+};
 
 impl Config {
     /// The effective configuration, with the limits.
@@ -79,11 +82,32 @@ fn data_path(config: &DataPathConfig) -> Value {
 }
 
 fn identity(config: &IdentityConfig) -> Value {
+    let (development, server) = match &config.certificates_from {
+        None => (None, None),
+        Some(CertificateSource::Development(ca)) => (Some(ca.dir.display().to_string()), None),
+        Some(CertificateSource::Server(server)) => (None, Some(upstream(server))),
+    };
     json!({
-        "developmentCaDir":
-            config.development_ca.as_ref().map(|ca| ca.dir.display().to_string()),
+        "developmentCaDir": development,
+        "ca": server,
         "certificateTtl": text(config.certificate_ttl),
         "pqcOnly": config.pqc_only,
+    })
+}
+
+/// Of what is secret, only that it is there.
+fn upstream(server: &Upstream) -> Value {
+    let token = server.token.as_ref().map(|token| match token {
+        Token::File(path) => json!({ "path": path.display().to_string() }),
+        Token::Text(_) => json!("text"),
+    });
+    let headers: Vec<&str> = server.headers.iter().map(|(name, _)| name.as_str()).collect();
+    json!({
+        "address": server.address.to_string(),
+        "root": server.root.to_string(),
+        "alternativeName": server.alternative_name,
+        "token": token,
+        "headers": headers,
     })
 }
 

@@ -8,13 +8,18 @@ const SHOWN_BYTES_MAX: usize = 64;
 /// The environment while it is being read.
 pub(super) struct Env<'a> {
     lookup: &'a dyn Fn(&str) -> Option<String>,
+    names: &'a dyn Fn() -> Vec<String>,
     errors: Vec<ConfigError>,
     warnings: Vec<String>,
 }
 
 impl<'a> Env<'a> {
-    pub(super) fn new(lookup: &'a dyn Fn(&str) -> Option<String>) -> Self {
-        Self { lookup, errors: Vec::new(), warnings: Vec::new() }
+    /// `names` lists the variables that are there.
+    pub(super) fn new(
+        lookup: &'a dyn Fn(&str) -> Option<String>,
+        names: &'a dyn Fn() -> Vec<String>,
+    ) -> Self {
+        Self { lookup, names, errors: Vec::new(), warnings: Vec::new() }
     }
 
     /// The warnings, or everything that is wrong.
@@ -30,6 +35,18 @@ impl<'a> Env<'a> {
     /// A text; empty counts as unset.
     pub(super) fn text(&self, name: &str) -> Option<String> {
         (self.lookup)(name).filter(|text| !text.is_empty())
+    }
+
+    /// The variables that begin with `prefix`, without it, in the order of their names.
+    pub(super) fn prefixed(&self, prefix: &str) -> Vec<(String, String)> {
+        let mut names = (self.names)();
+        names.sort_unstable();
+        names.dedup();
+        let rest = |name: String| {
+            let rest = name.strip_prefix(prefix).filter(|rest| !rest.is_empty())?.to_owned();
+            Some((rest, (self.lookup)(&name)?))
+        };
+        names.into_iter().filter_map(rest).collect()
     }
 
     /// A value in the form that `parse` understands; an empty text is a value like any other.

@@ -1,7 +1,6 @@
 //! One reader for each part of the configuration.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +8,7 @@ use super::env::{Env, shown};
 use super::mesh_file::ProxyConfig;
 use super::values::{duration, duration_within, number};
 use super::{
-    DataPathConfig, DevelopmentCa, IdentityConfig, Keepalive, LocalSource, LogConfig, Mode,
+    CertificateSource, DataPathConfig, IdentityConfig, Keepalive, LocalSource, LogConfig, Mode,
     NodeConfig, OriginalSource, ServersConfig,
 };
 use crate::model::PodName;
@@ -24,9 +23,6 @@ const READINESS_PORT: u16 = 15_021;
 /// What the rules in pods let pass untouched (spec redirection 2).
 const PACKET_MARK_DEFAULT: u32 = 1337;
 const PACKET_MARK_MASK: u32 = 0xfff;
-/// Where the development root is kept, below the user's own place.
-const DEVELOPMENT_CA_ROOTS_PLACE: &str = "/run";
-const DEVELOPMENT_CA_DIR: &str = "adit-dev-ca";
 const KEEPALIVE_DEFAULT: Duration = Duration::from_secs(180);
 const KEEPALIVE_RETRIES_DEFAULT: u32 = 9;
 /// What the kernel takes for TCP_KEEPIDLE and TCP_KEEPINTVL.
@@ -145,8 +141,10 @@ fn packet_mark(env: &mut Env<'_>, shared: bool) -> Option<u32> {
     mark
 }
 
-pub(super) fn identity(env: &mut Env<'_>, root: bool) -> IdentityConfig {
-    let development_ca = development_ca(env, root);
+pub(super) fn identity(
+    env: &mut Env<'_>,
+    certificates_from: Option<CertificateSource>,
+) -> IdentityConfig {
     let ttl = duration_within(Duration::from_secs(1)..=CERTIFICATE_TTL_MAX);
     let pqc_only = env.value("COMPLIANCE_POLICY", |text| match text {
         "" => Ok(false),
@@ -159,63 +157,9 @@ pub(super) fn identity(env: &mut Env<'_>, root: bool) -> IdentityConfig {
         env.wrong("TLS12_ENABLED", "tunnels speak TLS 1.3 and nothing older");
     }
     IdentityConfig {
-        development_ca,
+        certificates_from,
         certificate_ttl: env.value("SECRET_TTL", ttl).unwrap_or(CERTIFICATE_TTL_DEFAULT),
         pqc_only: pqc_only.unwrap_or(false),
-    }
-}
-
-fn development_ca(env: &mut Env<'_>, root: bool) -> Option<DevelopmentCa> {
-    const FAKE: &str = "FAKE_CA";
-    const REAL: &str = "CA_ADDRESS";
-    const KUBERNETES: &str = "KUBERNETES_SERVICE_HOST";
-    let real = env.text(REAL);
-    if !env.switch(FAKE, false) {
-        match real {
-            Some(address) => env.wrong(
-                REAL,
-                format!(
-                    "{} cannot be asked: this version has no client for a certificate authority. \
-                     It can only be tried, outside a cluster, with FAKE_CA=true",
-                    shown(&address)
-                ),
-            ),
-            None => env.wrong(
-                FAKE,
-                "there is nothing to get certificates from: this version has no client for a \
-                 certificate authority. To try it outside a cluster set FAKE_CA=true: \
-                 certificates then come from a development root in DEV_CA_DIR",
-            ),
-        }
-        return None;
-    }
-    if real.is_some() {
-        env.wrong(FAKE, "is refused because CA_ADDRESS names a real certificate authority");
-    }
-    if env.is_set(KUBERNETES) {
-        env.wrong(FAKE, "is refused in a cluster (KUBERNETES_SERVICE_HOST is set)");
-    }
-    let dir = development_ca_dir(env, root)?;
-    Some(DevelopmentCa { dir })
-}
-
-/// The folder that was named, else one that belongs to the user alone.
-pub(super) fn development_ca_dir(env: &mut Env<'_>, root: bool) -> Option<PathBuf> {
-    const NAME: &str = "DEV_CA_DIR";
-    if let Some(dir) = env.text(NAME) {
-        if Path::new(&dir).is_absolute() {
-            return Some(dir.into());
-        }
-        env.wrong(NAME, format!("{} is not an absolute path", shown(&dir)));
-        return None;
-    }
-    let own = env.text("XDG_RUNTIME_DIR").filter(|dir| Path::new(dir).is_absolute());
-    match if root { Some(DEVELOPMENT_CA_ROOTS_PLACE.to_owned()) } else { own } {
-        Some(place) => Some(Path::new(&place).join(DEVELOPMENT_CA_DIR)),
-        None => {
-            env.wrong(NAME, "is required: XDG_RUNTIME_DIR names no place of this user's own");
-            None
-        }
     }
 }
 

@@ -8,6 +8,9 @@ use super::*;
 const LEAST: &[(&str, &str)] =
     &[("FAKE_CA", "true"), ("DEV_CA_DIR", "/ca"), ("LOCAL_XDS_PATH", "/mesh.yaml")];
 
+/// Files that are there.
+const THERE: &[&str] = &["token-file", "root-file"];
+
 /// A machine of `cpus` CPUs with these variables and this mesh file.
 fn read_on(
     cpus: usize,
@@ -21,7 +24,10 @@ fn read_on(
         assert_eq!(path, Path::new("./etc/istio/config/mesh"));
         mesh_file.map(str::to_owned).ok_or_else(|| io::ErrorKind::NotFound.into())
     };
-    Config::read_in(&lookup, &Surroundings { file: &file, cpus, root })
+    let names = || variables.keys().map(|&name| name.to_owned()).collect();
+    let exists = |path: &Path| THERE.contains(&path.to_str().unwrap());
+    let surroundings = Surroundings { file: &file, exists: &exists, cpus, root };
+    Config::read_in(Env::new(&lookup, &names), &surroundings)
 }
 
 /// The least, and more.
@@ -67,6 +73,7 @@ fn the_defaults_are_those_of_the_specification() {
             },
             "identity": {
                 "developmentCaDir": "/ca",
+                "ca": null,
                 "certificateTtl": "86400s",
                 "pqcOnly": false,
             },
@@ -171,10 +178,9 @@ fn what_cannot_be_used_is_refused_by_name() {
 fn everything_wrong_is_told_at_once_and_with_its_value() {
     let errors = read_on(8, true, None, &[("IPV6_ENABLED", "no"), ("KEEPALIVE_TIME", "later")]);
     let errors: Vec<String> = errors.unwrap_err().iter().map(ToString::to_string).collect();
-    assert_eq!(errors.len(), 4, "{errors:?}");
+    assert_eq!(errors.len(), 3, "{errors:?}");
     assert!(errors.iter().any(|text| text == "IPV6_ENABLED: \"no\" is neither true nor false"));
     assert!(errors.iter().any(|text| text.starts_with("KEEPALIVE_TIME: \"later\"")));
-    assert!(errors.iter().any(|text| text.starts_with("FAKE_CA: ")));
     assert!(errors.iter().any(|text| text.starts_with("LOCAL_XDS_PATH: ")));
     // A text that may hold secrets is never shown, and a long one never in full.
     let yaml = "proxyMetadata: {TOKEN: hunter2}\nconcurrency: hunter2";
@@ -191,7 +197,8 @@ fn a_development_root_is_only_for_those_who_have_no_other() {
         let got = read_on(8, root, None, &all);
         match expected {
             Ok(dir) => {
-                let ca = got.unwrap().identity.development_ca.unwrap();
+                let from = got.unwrap().identity.certificates_from;
+                let Some(CertificateSource::Development(ca)) = from else { panic!("{from:?}") };
                 assert_eq!(ca.dir, Path::new(dir), "{variables:?}");
             }
             Err(names) => assert_eq!(wrong(got), names, "{variables:?}"),
@@ -206,9 +213,51 @@ fn a_development_root_is_only_for_those_who_have_no_other() {
     check(true, &[FAKE, ("CA_ADDRESS", "istiod:15012")], Err(&["FAKE_CA"]));
     check(true, &[FAKE, ("KUBERNETES_SERVICE_HOST", "10.0.0.1")], Err(&["FAKE_CA"]));
     check(true, &[FAKE, ("KUBERNETES_SERVICE_HOST", "")], Err(&["FAKE_CA"]));
-    check(true, &[], Err(&["FAKE_CA"]));
-    check(true, &[("FAKE_CA", "false")], Err(&["FAKE_CA"]));
-    check(true, &[("CA_ADDRESS", "istiod:15012")], Err(&["CA_ADDRESS"]));
+    check(true, &[("CA_ADDRESS", "")], Err(&["CA_ADDRESS"]));
+    check(true, &[("FAKE_CA", "false"), ("CA_ADDRESS", "")], Err(&["CA_ADDRESS"]));
+}
+
+#[test]
+fn certificates_come_from_the_authority_that_was_named_else_from_istiod() {
+    const MESH: (&str, &str) = ("LOCAL_XDS_PATH", "/mesh.yaml");
+    let ca = |more: &[(&str, &str)]| {
+        let config = read_on(8, true, None, &[&[MESH], more].concat());
+        config.unwrap().dump().pointer("/identity/ca").unwrap().clone()
+    };
+    let local = ca(&[]);
+    assert_eq!(
+        local,
+        json!({
+            "address": "https://localhost:15012",
+            "root": "./var/run/secrets/istio/root-cert.pem",
+            "alternativeName": null,
+            "token": null,
+            "headers": [],
+        })
+    );
+    let cluster = ca(&[("KUBERNETES_SERVICE_HOST", "10.0.0.1")]);
+    assert_eq!(cluster["address"], "https://istiod.istio-system.svc:15012");
+    assert_eq!(cluster["token"], json!({"path": "./var/run/secrets/tokens/istio-token"}));
+    let named = ca(&[
+        ("CA_ADDRESS", "ca.example:443"),
+        ("CA_ROOT_CA", "SYSTEM"),
+        ("ALT_CA_HOSTNAME", "istiod"),
+        ("AUTH_TOKEN", "hunter2"),
+        ("CA_HEADER_Tenant", "hunter3"),
+    ]);
+    assert_eq!(
+        named,
+        json!({
+            "address": "https://ca.example:443",
+            "root": "the system's trust anchors",
+            "alternativeName": "istiod",
+            "token": "text",
+            "headers": ["tenant"],
+        })
+    );
+    let wrongly = |more: &[(&str, &str)]| wrong(read_on(8, true, None, &[&[MESH], more].concat()));
+    assert_eq!(wrongly(&[("CA_ADDRESS", "http://istiod:15010")]), ["CA_ADDRESS"]);
+    assert_eq!(wrongly(&[("CA_HEADER_a", "1\n2")]), ["CA_HEADER_a"]);
 }
 
 #[test]

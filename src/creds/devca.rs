@@ -24,7 +24,7 @@ use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 use zeroize::Zeroizing;
 
-use super::issuer::{IssueError, IssueRequest, Issued, Issuer};
+use super::issuer::{IssueError, IssueErrorKind, IssueRequest, Issued, Issuer};
 use super::keys::PrivateKey;
 use super::material::Validity;
 use crate::sys::clock::Clock;
@@ -268,7 +268,7 @@ fn serial() -> io::Result<SerialNumber> {
 }
 
 fn because(reason: impl Into<String>) -> IssueError {
-    IssueError { reason: reason.into() }
+    IssueError { kind: IssueErrorKind::Refused, reason: reason.into() }
 }
 
 #[cfg(test)]

@@ -32,8 +32,44 @@ pub struct Issued {
 /// Why an issuer gave no certificate, in words for the operator.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IssueError {
+    /// What is to be expected of another try.
+    pub kind: IssueErrorKind,
     /// What went wrong.
     pub reason: String,
+}
+
+/// What is to be expected of another try, after a fetch that failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum IssueErrorKind {
+    /// The issuer was not reached, or cannot answer now.
+    Unreachable,
+    /// The issuer does not believe us, or does not know the pod: it may come to.
+    Denied,
+    /// The issuer takes no such request: the next one will be no better, until somebody changes
+    /// something.
+    Refused,
+    /// What the issuer sent is not published.
+    Unfit,
+    /// The fault is ours.
+    Internal,
+}
+
+impl IssueErrorKind {
+    /// One word, for metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Unreachable => "unreachable",
+            Self::Denied => "denied",
+            Self::Refused => "refused",
+            Self::Unfit => "unfit",
+            Self::Internal => "internal",
+        }
+    }
+
+    /// Whether the failure lasts: trying again soon would only be noise.
+    pub(super) fn lasts(self) -> bool {
+        self == Self::Refused
+    }
 }
 
 /// An issuer of workload certificates. The keeper bounds each call in time and their number.

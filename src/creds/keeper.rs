@@ -7,12 +7,13 @@ use std::time::Duration;
 use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
 use tracing::{debug, info, warn};
 
-use super::issuer::{IssueRequest, Issuer};
+use super::issuer::{IssueError, IssueErrorKind, IssueRequest, Issuer};
 use super::keys::PrivateKey;
 use super::material::Material;
 use super::rota::{Fetch, Now, Priority, Rota, Ticket};
 use super::store::{Credentials, Shared, Slot};
 use super::tls::Tls;
+use crate::report::metrics::CertificateMetrics;
 use crate::sys::clock::Clock;
 use crate::wire::spiffe::Identity;
 
@@ -35,13 +36,14 @@ pub struct Settings {
 #[derive(Debug)]
 pub struct Keeper {
     shared: Arc<Shared>,
+    counted: CertificateMetrics,
     issuer: Arc<dyn Issuer>,
     ttl: Duration,
     tls: Tls,
     rota: Rota,
     /// The stays that the rota knows of.
     known: HashMap<Identity, Arc<Slot>>,
-    fetches: JoinSet<Result<Material, Arc<str>>>,
+    fetches: JoinSet<Result<Material, IssueError>>,
     tickets: HashMap<Id, (Ticket, AbortHandle)>,
 }
 
@@ -52,6 +54,7 @@ impl Keeper {
         let shared = Arc::new(Shared::new(clock.clone()));
         let keeper = Self {
             shared: Arc::clone(&shared),
+            counted: CertificateMetrics::default(),
             issuer,
             ttl: certificate_ttl,
             tls: Tls::new(pqc_only, clock),
@@ -61,6 +64,13 @@ impl Keeper {
             tickets: HashMap::new(),
         };
         (keeper, Credentials { shared })
+    }
+
+    /// The same, counting here.
+    #[must_use]
+    pub fn counting(mut self, counted: CertificateMetrics) -> Self {
+        self.counted = counted;
+        self
     }
 
     /// Fetches and renews until the future is dropped; then readers that wait are told so, and
@@ -123,10 +133,10 @@ impl Keeper {
         self.tickets.insert(abort.id(), (ticket, abort));
     }
 
-    fn finish(&mut self, ended: Result<(Id, Result<Material, Arc<str>>), JoinError>) {
+    fn finish(&mut self, ended: Result<(Id, Result<Material, IssueError>), JoinError>) {
         let (id, outcome) = match ended {
             Ok((id, outcome)) => (id, outcome),
-            Err(error) => (error.id(), Err(Arc::from("the fetch broke off"))),
+            Err(error) => (error.id(), Err(internal("the fetch broke off"))),
         };
         let Some((ticket, _)) = self.tickets.remove(&id) else { return };
         let now = self.now();
@@ -136,15 +146,19 @@ impl Keeper {
                 let Some(identity) = self.rota.succeeded(ticket, validity, now) else { return };
                 let lives = validity.not_after.duration_since(now.wall).unwrap_or_default();
                 info!(%identity, ?lives, "certificate issued");
+                self.counted.issued.inc();
                 if let Some(slot) = self.known.get(&identity) {
                     slot.publish(material, now.wall);
                 }
             }
             Err(error) => {
-                let Some((identity, pause)) = self.rota.failed(ticket, now) else { return };
-                warn!(%identity, %error, retry_in = ?pause, "no certificate");
+                let failed = self.rota.failed(ticket, error.kind.lasts(), now);
+                let Some((identity, pause)) = failed else { return };
+                let kind = error.kind.as_str();
+                self.counted.failed(kind);
+                warn!(%identity, %error, kind, retry_in = ?pause, "no certificate");
                 if let Some(slot) = self.known.get(&identity) {
-                    slot.fail(error);
+                    slot.fail(error.reason.into());
                 }
             }
         }
@@ -163,20 +177,22 @@ async fn fetch(
     identity: Identity,
     ttl: Duration,
     (tls, clock): (Tls, Clock),
-) -> Result<Material, Arc<str>> {
-    let key = PrivateKey::generate().map_err(said)?;
-    let csr = key.request(&identity).map_err(said)?;
+) -> Result<Material, IssueError> {
+    let key = PrivateKey::generate().map_err(internal)?;
+    let csr = key.request(&identity).map_err(internal)?;
     let request = IssueRequest { identity: identity.clone(), csr, ttl };
     let issued = match tokio::time::timeout(FETCH_DEADLINE, issuer.issue(request)).await {
-        Ok(issued) => issued.map_err(said)?,
+        Ok(issued) => issued?,
         Err(_) => {
             let seconds = FETCH_DEADLINE.as_secs();
-            return Err(format!("the issuer did not answer within {seconds} s").into());
+            let reason = format!("the issuer did not answer within {seconds} s");
+            return Err(IssueError { kind: IssueErrorKind::Unreachable, reason });
         }
     };
-    Material::validated(issued, key, &identity, (&tls, clock.wall())).map_err(said)
+    Material::validated(issued, key, &identity, (&tls, clock.wall()))
+        .map_err(|unfit| IssueError { kind: IssueErrorKind::Unfit, reason: unfit.to_string() })
 }
 
-fn said(error: impl std::fmt::Display) -> Arc<str> {
-    error.to_string().into()
+fn internal(error: impl ToString) -> IssueError {
+    IssueError { kind: IssueErrorKind::Internal, reason: error.to_string() }
 }

@@ -57,6 +57,8 @@ pub(super) enum Unfit {
     Empty,
     /// No trust anchor in the answer that can be used.
     NoAnchors,
+    /// The chain does not begin with a workload's certificate.
+    Order,
     /// The certificate is not for the key it was asked for.
     OtherKey,
     /// A certificate cannot be read.
@@ -80,6 +82,9 @@ impl Material {
         anchors.add_parsable_certificates(roots.iter().cloned());
         if anchors.is_empty() {
             return Err(Unfit::NoAnchors);
+        }
+        if is_ca(leaf) {
+            return Err(Unfit::Order);
         }
         let anchors = Arc::new(anchors);
         let trust_domain: Arc<str> = identity.trust_domain().into();
@@ -158,6 +163,9 @@ impl fmt::Display for Unfit {
         match self {
             Self::Empty => f.write_str("the issuer sent no certificate"),
             Self::NoAnchors => f.write_str("the issuer sent no usable trust anchor"),
+            Self::Order => f.write_str(
+                "the issued chain begins with the certificate of an authority, not of the workload",
+            ),
             Self::OtherKey => f.write_str("the issued certificate is for another key"),
             Self::Unreadable => f.write_str("the issued certificate cannot be read"),
             Self::Refused(reason) => {
@@ -165,6 +173,11 @@ impl fmt::Display for Unfit {
             }
         }
     }
+}
+
+/// What cannot be read is for the verifiers to name.
+fn is_ca(der: &CertificateDer<'_>) -> bool {
+    x509_parser::parse_x509_certificate(der).is_ok_and(|(_, certificate)| certificate.is_ca())
 }
 
 fn refused(error: rustls::Error) -> Unfit {

@@ -2,8 +2,10 @@
 //!
 //! Everyone else gets finished TLS configurations through [`Credentials`].
 
+mod channel;
 pub mod devca;
 mod issuer;
+mod istioca;
 mod keeper;
 mod keys;
 mod material;
@@ -14,7 +16,9 @@ mod testing;
 mod tls;
 mod verify;
 
-pub use issuer::{IssueError, IssueRequest, Issued, Issuer};
+pub use channel::{Channel, ChannelError, Connect, Connector, explain_status};
+pub use issuer::{IssueError, IssueErrorKind, IssueRequest, Issued, Issuer};
+pub use istioca::IstioCa;
 pub use keeper::{Keeper, Settings};
 pub use store::{CertificateInfo, CertificateState, Credentials, CredentialsError};
 pub use tls::{

@@ -178,17 +178,24 @@ impl Rota {
         Some(identity)
     }
 
-    /// A fetch failed. Whose it was and the pause before the next try, unless it was forgotten
-    /// meanwhile.
-    pub(super) fn failed(&mut self, ticket: Ticket, now: Now) -> Option<(Identity, Duration)> {
+    /// A fetch failed, and if the failure `lasts`, the next one soon would fail too. Whose it was
+    /// and the pause before the next try, unless it was forgotten meanwhile.
+    pub(super) fn failed(
+        &mut self,
+        ticket: Ticket,
+        lasts: bool,
+        now: Now,
+    ) -> Option<(Identity, Duration)> {
         let identity = self.finish(ticket)?;
         self.failures_in_a_row = self.failures_in_a_row.saturating_add(1);
         let factor = between(&mut self.rng, JITTER);
         let entry = self.entries.get_mut(&identity)?;
         entry.priority = Priority::Background;
         entry.failures = entry.failures.saturating_add(1);
-        entry.failed_at = Some(now.monotonic);
-        let mut pause = backoff(entry.failures).mul_f64(factor);
+        // Need does not shorten a pause after which nothing would be better.
+        entry.failed_at = (!lasts).then_some(now.monotonic);
+        let pause = if lasts { BACKOFF_MAX } else { backoff(entry.failures) };
+        let mut pause = pause.mul_f64(factor);
         let left = entry.served.and_then(|s| s.validity.not_after.duration_since(now.wall).ok());
         if let Some(left) = left {
             // The last moment to try is before anybody is turned away.

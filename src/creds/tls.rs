@@ -5,7 +5,8 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use rustls::client::Resumption;
+use rustls::client::danger::ServerCertVerifier;
+use rustls::client::{Resumption, WebPkiServerVerifier};
 use rustls::crypto::aws_lc_rs::{cipher_suite, default_provider, kx_group};
 use rustls::crypto::{CryptoProvider, SupportedKxGroup};
 use rustls::server::NoServerSessionStorage;
@@ -99,20 +100,41 @@ impl Tls {
     ) -> Result<ClientConfig, rustls::Error> {
         let verifier = self.server_verifier(roots, Arc::from([]));
         let time = Arc::clone(&self.time) as Arc<dyn TimeProvider>;
-        let mut config = ClientConfig::builder_with_details(Arc::clone(&self.provider), time)
+        let config = ClientConfig::builder_with_details(Arc::clone(&self.provider), time)
             .with_protocol_versions(self.versions)?
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(verifier))
             .with_client_cert_resolver(Arc::new(SingleCertAndKey::from(key)));
-        config.alpn_protocols = vec![ALPN_H2.to_vec()];
-        config.check_selected_alpn = true;
-        config.resumption = Resumption::disabled();
-        config.send_ticket_request = None;
+        let mut config = alone_as_client(config);
         config.enable_sni = false;
-        config.enable_early_data = false;
         config.key_log = Arc::new(KeySlot);
         config.enable_secret_extraction = true;
         Ok(config)
+    }
+
+    /// The configuration of a client of the control plane: it shows no certificate, and tells
+    /// which server it wants.
+    pub(super) fn control_client(
+        &self,
+        verifier: Arc<dyn ServerCertVerifier>,
+    ) -> Result<ClientConfig, rustls::Error> {
+        let time = Arc::clone(&self.time) as Arc<dyn TimeProvider>;
+        let config = ClientConfig::builder_with_details(Arc::clone(&self.provider), time)
+            .with_protocol_versions(self.versions)?
+            .dangerous()
+            .with_custom_certificate_verifier(verifier)
+            .with_no_client_auth();
+        Ok(alone_as_client(config))
+    }
+
+    /// How a client judges a server that is known by its DNS name or address.
+    pub(super) fn name_verifier(
+        &self,
+        roots: Arc<RootCertStore>,
+    ) -> Result<Arc<WebPkiServerVerifier>, rustls::Error> {
+        WebPkiServerVerifier::builder_with_provider(roots, Arc::clone(&self.provider))
+            .build()
+            .map_err(|error| rustls::Error::General(error.to_string()))
     }
 
     /// `base`, accepting exactly the `expected` identities.
@@ -158,6 +180,17 @@ fn alone(mut config: ServerConfig) -> ServerConfig {
     config.max_tls13_tickets = 0;
     config.max_early_data_size = 0;
     config.send_half_rtt_data = false;
+    config.key_log = Arc::new(NoKeyLog {});
+    config
+}
+
+/// What every client of ours has in common, for the same reasons.
+fn alone_as_client(mut config: ClientConfig) -> ClientConfig {
+    config.alpn_protocols = vec![ALPN_H2.to_vec()];
+    config.check_selected_alpn = true;
+    config.resumption = Resumption::disabled();
+    config.send_ticket_request = None;
+    config.enable_early_data = false;
     config.key_log = Arc::new(NoKeyLog {});
     config
 }

@@ -17,7 +17,7 @@ use serde::{Serialize, Serializer};
 use super::{Connection, Direction, PodConnections, Transport};
 use crate::model::{PodName, Snapshot};
 
-pub use certificate::{Certificate, pem};
+pub use certificate::{Certificate, pem, pem_text};
 
 /// Everything that is dumped.
 #[derive(Debug)]

@@ -37,6 +37,8 @@ pub struct Metrics {
     pub pods: PodMetrics,
     /// The file that configures us, if one does.
     pub config_file: ConfigFileMetrics,
+    /// Certificates that were fetched, and those that were not.
+    pub certificates: CertificateMetrics,
     /// Decisions that were refused because a policy that applies has not arrived.
     pub policy_unknown: Counter,
     /// Connections for which a policy in dry-run would have decided otherwise.
@@ -75,6 +77,22 @@ pub struct ConfigFileMetrics {
     pub last_success_seconds: Gauge,
 }
 
+/// Certificates that were fetched, and those that were not. Clones count together.
+#[derive(Clone, Debug, Default)]
+pub struct CertificateMetrics {
+    /// Certificates that were published.
+    pub issued: Counter,
+    /// Fetches that failed, by what is to be expected of the next one.
+    pub failures: Family<[(&'static str, &'static str); 1], Counter>,
+}
+
+impl CertificateMetrics {
+    /// Counts a fetch that failed. The kind is a word of ours.
+    pub fn failed(&self, kind: &'static str) {
+        self.failures.get_or_create(&[("kind", kind)]).inc();
+    }
+}
+
 /// When a certificate expires.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CertificateExpiry {
@@ -105,6 +123,7 @@ impl Metrics {
         let metrics = Self {
             pods: PodMetrics::default(),
             config_file: ConfigFileMetrics::default(),
+            certificates: CertificateMetrics::default(),
             policy_unknown: Counter::default(),
             dry_run_findings: Counter::default(),
             panics: Counter::default(),
@@ -178,6 +197,11 @@ impl Metrics {
                 &self.config_file.errors,
             ),
             (
+                "adit_certificates_issued",
+                "Certificates fetched and published",
+                &self.certificates.issued,
+            ),
+            (
                 "adit_policy_unknown",
                 "Decisions refused because a policy has not arrived",
                 &self.policy_unknown,
@@ -192,6 +216,11 @@ impl Metrics {
         for (name, help, counter) in counters {
             self.registry.register(name, help, counter.clone());
         }
+        self.registry.register(
+            "adit_certificate_failures",
+            "Fetches of certificates that failed",
+            self.certificates.failures.clone(),
+        );
         let gauges = [
             ("workload_manager_active_proxy_count", "Pods served", &self.pods.active),
             ("workload_manager_pending_proxy_count", "Pods not served yet", &self.pods.pending),

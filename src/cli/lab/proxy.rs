@@ -37,6 +37,8 @@ pub struct ProxyPlan {
     pub program: PathBuf,
     /// The namespace to run in.
     pub netns: Netns,
+    /// The verb and its arguments.
+    pub arguments: Vec<String>,
     /// Its environment (spec operations 2); nothing else of ours is passed on.
     pub environment: Vec<(String, String)>,
     /// Where its output goes.
@@ -78,7 +80,8 @@ impl ProxyPlan {
         let environment =
             environment.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
         let log = dir.join(format!("{node}.log"));
-        Self { program: program.to_owned(), netns: netns.clone(), environment, log }
+        let (program, netns) = (program.to_owned(), netns.clone());
+        Self { program, netns, arguments: vec!["proxy".to_owned()], environment, log }
     }
 
     /// Sets one more variable, or another value.
@@ -239,7 +242,7 @@ fn command(plan: &ProxyPlan) -> io::Result<Command> {
     let output: File = OpenOptions::new().create(true).append(true).open(&plan.log)?;
     let mut command = Command::new(&plan.program);
     command
-        .arg("proxy")
+        .args(&plan.arguments)
         .env_clear()
         .envs(plan.environment.iter().map(|(name, value)| (name, value)))
         .stdin(Stdio::null())

@@ -47,7 +47,7 @@ impl World {
     }
 
     fn fail(&mut self, ticket: Ticket) -> Duration {
-        self.rota.failed(ticket, self.now).unwrap().1
+        self.rota.failed(ticket, false, self.now).unwrap().1
     }
 
     /// Waits until something is due.
@@ -218,7 +218,7 @@ fn results_for_the_forgotten_are_of_no_use() {
     world.want(&id(0), Priority::Warmup);
     let new = world.one();
     assert_eq!(world.succeed(old, DAY), None);
-    assert_eq!(world.rota.failed(old, world.now), None);
+    assert_eq!(world.rota.failed(old, false, world.now), None);
     assert_eq!(world.succeed(new, DAY), Some(id(0)));
     assert_eq!(world.rota.forget(&id(0)), None);
     assert_eq!(world.rota.idle(world.now), None);
@@ -330,7 +330,7 @@ fn random_events(seed: u64) {
                 let whose = if rng.bool() {
                     world.rota.succeeded(fetch.ticket, validity, world.now)
                 } else {
-                    world.rota.failed(fetch.ticket, world.now).map(|(whose, _)| whose)
+                    world.rota.failed(fetch.ticket, false, world.now).map(|(whose, _)| whose)
                 };
                 let expected = (!dead.contains(&fetch.ticket)).then(|| fetch.identity.clone());
                 assert_eq!(whose, expected);

@@ -7,7 +7,7 @@ use rcgen::{CertificateSigningRequestParams, ExtendedKeyUsagePurpose};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use super::super::issuer::{IssueError, IssueRequest, Issued, Issuer};
+use super::super::issuer::{IssueError, IssueErrorKind, IssueRequest, Issued, Issuer};
 use super::super::keeper::{Keeper, Settings};
 use super::super::testing::*;
 use super::*;
@@ -117,7 +117,10 @@ impl Issuer for Scripted {
             let _guard = guard;
             tokio::task::yield_now().await;
             match mood {
-                Mood::Refuse => Err(IssueError { reason: "the issuer is tired".into() }),
+                Mood::Refuse => Err(IssueError {
+                    kind: IssueErrorKind::Unreachable,
+                    reason: "the issuer is tired".into(),
+                }),
                 Mood::Hang => future::pending().await,
                 Mood::Panic => panic!("the issuer's fault"),
                 mood => Ok(self.answer(&request, mood)),

@@ -21,7 +21,7 @@ use super::super::tunnel::{Ledger, in_memory};
 use super::super::{inbound, outbound, passthrough, worker};
 use crate::config::Limits;
 use crate::creds::devca::DevCa;
-use crate::creds::{Credentials, IssueError, IssueRequest, Issued, Issuer, Keeper, Settings};
+use crate::creds::{Credentials, IssueError, IssueErrorKind, IssueRequest, Issued, Issuer, Keeper, Settings};
 use crate::model::fixtures::pod;
 use crate::model::{ClientAddr, Delta, PodName, Policy, PolicyKey, Publisher, View, Workload};
 use crate::report::Report;
@@ -284,6 +284,6 @@ impl Issuer for Nobody {
         _: IssueRequest,
     ) -> futures_util::future::BoxFuture<'_, Result<Issued, IssueError>> {
         let reason = "nobody issues here".to_owned();
-        Box::pin(std::future::ready(Err(IssueError { reason })))
+        Box::pin(std::future::ready(Err(IssueError { kind: IssueErrorKind::Unreachable, reason })))
     }
 }

@@ -20,6 +20,10 @@ pub struct Certificate {
     pub chain: Vec<Vec<u8>>,
     /// Trust anchors, DER.
     pub roots: Vec<Vec<u8>>,
+    /// Fetches that failed since this one was published.
+    pub failures: u32,
+    /// Why the last of them failed.
+    pub last_error: Option<String>,
 }
 
 /// All of them, sorted by identity.
@@ -32,6 +36,16 @@ struct CertificateView<'a> {
     state: &'a str,
     cert_chain: Vec<PartView>,
     root_certs: Vec<PartView>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    renewal: Option<RenewalView<'a>>,
+}
+
+/// A renewal that does not succeed, told beside a certificate that is served.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct RenewalView<'a> {
+    failures: u32,
+    last_error: &'a str,
 }
 
 /// One certificate of a chain. What cannot be read of it is empty.
@@ -48,11 +62,17 @@ impl Serialize for Certificates<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut sorted: Vec<_> = self.0.iter().collect();
         sorted.sort_by(|a, b| a.identity.cmp(&b.identity));
-        serializer.collect_seq(sorted.into_iter().map(|certificate| CertificateView {
-            identity: certificate.identity.to_string(),
-            state: &certificate.state,
-            cert_chain: certificate.chain.iter().map(|der| PartView::of(der)).collect(),
-            root_certs: certificate.roots.iter().map(|der| PartView::of(der)).collect(),
+        serializer.collect_seq(sorted.into_iter().map(|certificate| {
+            CertificateView {
+                identity: certificate.identity.to_string(),
+                state: &certificate.state,
+                cert_chain: certificate.chain.iter().map(|der| PartView::of(der)).collect(),
+                root_certs: certificate.roots.iter().map(|der| PartView::of(der)).collect(),
+                renewal: certificate
+                    .last_error
+                    .as_deref()
+                    .map(|last_error| RenewalView { failures: certificate.failures, last_error }),
+            }
         }))
     }
 }
@@ -75,8 +95,13 @@ impl PartView {
 
 /// A certificate as PEM text (RFC 7468).
 pub fn pem(der: &[u8]) -> String {
+    pem_text("CERTIFICATE", der)
+}
+
+/// Something else as PEM text, with the label that says what.
+pub fn pem_text(label: &str, der: &[u8]) -> String {
     let body = base64(der);
-    let mut text = String::from("-----BEGIN CERTIFICATE-----\n");
+    let mut text = format!("-----BEGIN {label}-----\n");
     let mut rest = body.as_str();
     while !rest.is_empty() {
         let (line, next) = rest.split_at(rest.len().min(PEM_LINE));
@@ -84,7 +109,7 @@ pub fn pem(der: &[u8]) -> String {
         text.push('\n');
         rest = next;
     }
-    text.push_str("-----END CERTIFICATE-----\n");
+    text.push_str(&format!("-----END {label}-----\n"));
     text
 }
 

@@ -383,12 +383,16 @@ fn certificates_are_readable_and_sorted() {
             state: "Unavailable: no answer".to_owned(),
             chain: vec![],
             roots: vec![],
+            failures: 0,
+            last_error: None,
         },
         Certificate {
             identity: identity("a"),
             state: "Available".to_owned(),
             chain: vec![der],
             roots: vec![b"junk".to_vec()],
+            failures: 3,
+            last_error: Some("no answer".to_owned()),
         },
     ];
     let dump = dumped_with(Delta::default(), &certificates, None, &BTreeMap::new());
@@ -404,6 +408,7 @@ fn certificates_are_readable_and_sorted() {
         })
         .to_string()
     );
+    assert_eq!(list[0]["renewal"], json!({"failures": 3, "lastError": "no answer"}));
     let leaf = &list[0]["certChain"][0];
     // 2^72: larger than any machine integer we would be tempted to use.
     assert_eq!(leaf["serialNumber"], "4722366482869645213696");

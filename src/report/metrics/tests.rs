@@ -34,6 +34,8 @@ workload_manager_proxies_stopped_total 0
 adit_agent_errors_total 0
 # TYPE adit_config_file_errors counter
 adit_config_file_errors_total 0
+# TYPE adit_certificates_issued counter
+adit_certificates_issued_total 0
 # TYPE adit_policy_unknown counter
 adit_policy_unknown_total 0
 # TYPE adit_dry_run_findings counter
@@ -192,8 +194,13 @@ fn records_cannot_grow_the_exposition_without_bound() {
 #[test]
 fn computed_metrics_appear_once_they_have_a_source() {
     let metrics = Metrics::new("unknown");
-    let prefixes =
-        ["adit_snapshot", "adit_workloads", "adit_services", "adit_policies", "adit_cert"];
+    let prefixes = [
+        "adit_snapshot",
+        "adit_workloads",
+        "adit_services",
+        "adit_policies",
+        "adit_certificate_expiry",
+    ];
     assert_eq!(lines(&metrics, &prefixes), [""; 0]);
     let (mut publisher, view) = Publisher::new();
     metrics.watch_mesh(view);
@@ -234,11 +241,14 @@ fn typed_handles_are_exposed() {
     metrics.policy_unknown.inc();
     metrics.dry_run_findings.inc_by(4);
     metrics.panics.inc();
+    metrics.certificates.issued.inc_by(6);
+    metrics.certificates.failed("denied");
     metrics.malformed_header("baggage");
     let prefixes = [
         "workload_manager",
         "adit_agent",
         "adit_config",
+        "adit_certificate",
         "adit_dev",
         "adit_policy",
         "adit_dry",
@@ -250,9 +260,11 @@ fn typed_handles_are_exposed() {
         "workload_manager_proxies_stopped_total 1",
         "adit_agent_errors_total 7",
         "adit_config_file_errors_total 1",
+        "adit_certificates_issued_total 6",
         "adit_policy_unknown_total 1",
         "adit_dry_run_findings_total 4",
         "adit_panics_total 1",
+        "adit_certificate_failures_total{kind=\"denied\"} 1",
         "workload_manager_active_proxy_count 3",
         "workload_manager_pending_proxy_count 2",
         "adit_config_file_last_success_timestamp_seconds 99",

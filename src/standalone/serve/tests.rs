@@ -1,6 +1,7 @@
 //! The whole over loopback: a gRPC client of the generated code, TLS, tokens, reloads.
 
 mod client;
+mod upstream;
 
 use std::fs;
 use std::time::Duration;
