@@ -21,7 +21,9 @@ use super::super::tunnel::{Ledger, in_memory};
 use super::super::{inbound, outbound, passthrough, worker};
 use crate::config::Limits;
 use crate::creds::devca::DevCa;
-use crate::creds::{Credentials, IssueError, IssueErrorKind, IssueRequest, Issued, Issuer, Keeper, Settings};
+use crate::creds::{
+    Credentials, IssueError, IssueErrorKind, IssueRequest, Issued, Issuer, Keeper, Settings,
+};
 use crate::model::fixtures::pod;
 use crate::model::{ClientAddr, Delta, PodName, Policy, PolicyKey, Publisher, View, Workload};
 use crate::report::Report;
