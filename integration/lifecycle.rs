@@ -144,7 +144,11 @@ fn queued() -> Outcome {
     world.proxy("b").signal(Signal::SIGTERM).during("SIGTERM")?;
     world.proxy("b").signal(Signal::SIGCONT).during("SIGCONT")?;
     for (at, client) in clients.into_iter().enumerate() {
-        echo_and_end(client, "at last\n").during(&format!("client {at}"))?;
+        echo_and_end(client, "at last\n").map_err(|error| {
+            let log = world.proxy("b").log().unwrap_or_default();
+            let why: Vec<&str> = log.lines().filter(|line| line.contains("error=")).collect();
+            format!("client {at}: {error}; refused: {why:#?}")
+        })?;
     }
     let code = exit_code(&mut world, "b")?;
     ensure!(code == Some(0), "it ended with {code:?}");

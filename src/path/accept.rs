@@ -153,14 +153,8 @@ fn take(
         _ => socket::original_destination(&socket).map_or(own, canonical),
     };
     let shared = &room.shared;
-    let refuse = |reason: Reason| {
-        let direction = entrance.direction();
-        let early = Early { direction, source: client.0, destination: local };
-        shared.report.refused(early, &Failure::from(reason));
-        let _ = socket::reset_on_close(&socket);
-    };
     let (Some(node), Some(own)) = (shared.connections.take(), pod.connections.take()) else {
-        return refuse(Reason::TooManyConnections);
+        return refuse(&socket, (entrance, client, local), Reason::TooManyConnections, room);
     };
     let guards = (node, own, shared.report.socket(entrance.direction()));
     let at = shared.clock.monotonic();
@@ -174,7 +168,23 @@ fn take(
     crew.place(accepted, key, room);
 }
 
+fn refuse(
+    socket: &TcpStream,
+    (entrance, client, local): (Entrance, ClientAddr, SocketAddr),
+    reason: Reason,
+    room: &Room,
+) {
+    let early = Early { direction: entrance.direction(), source: client.0, destination: local };
+    room.shared.report.refused(early, &Failure::from(reason));
+    let _ = socket::reset_on_close(socket);
+}
+
 impl Accepted {
+    /// Turns the connection away.
+    pub(super) fn refuse(self, reason: Reason, room: &Room) {
+        refuse(&self.socket, (self.entrance, self.client, self.local), reason, room);
+    }
+
     /// Takes the socket from this worker's reactor, so that another one can keep it.
     pub(super) fn detach(self) -> io::Result<Accepted<StdTcpStream>> {
         self.with_socket(TcpStream::into_std)

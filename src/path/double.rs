@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::outbound::{Way, through};
-use super::tunnel::{Stream, Transport};
+use super::tunnel::{First, Stream, Transport};
 use super::{headers, hello};
 use crate::decide::TunnelRoute;
 use crate::report::{Failure, Reason, Side};
@@ -24,6 +24,7 @@ pub(super) struct Far {
 pub(super) async fn open(
     (outer, expected): (&TunnelRoute, &[Identity]),
     way: Way<'_>,
+    first: &mut First<'_>,
     mut spoken: headers::Spoken,
 ) -> Result<(Far, Stream), Failure> {
     if expected.is_empty() {
@@ -32,7 +33,7 @@ pub(super) async fn open(
     }
     let (room, pod) = (way.room, way.pod);
     let shared = &room.shared;
-    let carrier = through(outer, way, &spoken).await?;
+    let carrier = through(outer, way, &spoken, &mut First::none()).await?;
     let inner = async {
         let config = pod.client_tls(shared, &pod.identity(way.source), expected).await?;
         let transport = Transport::new(carrier, Rc::clone(&room.buffers));
@@ -40,7 +41,7 @@ pub(super) async fn open(
         let identity = peer.map(|peer| peer.identity().clone());
         spoken.network = Some(Arc::clone(&shared.network));
         let request = headers::connect(&outer.authority, &spoken);
-        let (answer, stream) = room.pool.open_alone(secured, request).await?;
+        let (answer, stream) = room.pool.open_alone(secured, request, first).await?;
         let claimed = Baggage::parse(headers::values(&answer, &headers::BAGGAGE)).map(Arc::new);
         Ok((Far { claimed, identity }, stream))
     };

@@ -140,16 +140,9 @@ impl PodHost {
     /// Takes nothing new, lets connections finish for at most `deadline`, then cuts what is left
     /// and ends the workers.
     pub async fn drain(&self, deadline: Duration) {
-        let mut left = Vec::new();
-        for worker in &self.inner.workers {
-            let (empty, told) = oneshot::channel();
-            worker.tell(Message::Drain { empty }).await;
-            left.push(told);
-        }
         let all = async {
-            for told in left {
-                let _ = told.await;
-            }
+            self.ask_all(|closed| Message::Close { closed }).await;
+            self.ask_all(|empty| Message::Finish { empty }).await;
         };
         if timeout(deadline, all).await.is_err() {
             tracing::warn!("connections are left at the end of the drain; they are cut");
@@ -163,6 +156,20 @@ impl PodHost {
             threads.into_iter().for_each(|thread| drop(thread.join()));
         });
         let _ = timeout(END_MAX, joined).await;
+    }
+
+    /// Asks every worker for something, and waits until all have answered.
+    async fn ask_all(&self, message: impl Fn(oneshot::Sender<()>) -> Message) {
+        let mut answers = Vec::new();
+        for worker in &self.inner.workers {
+            let (answer, told) = oneshot::channel();
+            worker.tell(message(answer)).await;
+            answers.push(told);
+        }
+        for told in answers {
+            // A worker that has ended has nothing left.
+            let _ = told.await;
+        }
     }
 
     /// Uids of the pods that are served.

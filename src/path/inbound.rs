@@ -44,9 +44,8 @@ struct Tunnel {
 }
 
 /// Serves one connection to 15008 from its first byte to its last.
-pub(super) async fn serve(accepted: Box<Accepted>, room: Rc<Room>) {
+pub(super) async fn serve(accepted: Box<Accepted>, connection: Connection, room: Rc<Room>) {
     let (client, local) = (accepted.client, accepted.local);
-    let connection = room.connections.enter(accepted.pod.id);
     let report = room.shared.report.clone();
     let result = tunnel(accepted, room, &connection).await;
     if let Err(failure) = result {

@@ -7,8 +7,10 @@ use std::io::ErrorKind;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::oneshot;
 
 use self::world::{HBONE, PORT, World, run};
+use super::worker::{Message, Worker};
 use crate::config::Limits;
 use crate::model::fixtures::{ip, pod, policy, policy_key};
 use crate::model::{Delta, Policy};
@@ -272,5 +274,53 @@ fn a_peer_that_asks_for_nothing_is_sent_away() {
         let _ = rest(&mut silent).await;
         world.far.idle().await;
         assert_eq!(world.far.refused("first_connect_timeout"), 1);
+    });
+}
+
+/// Asks a worker for something that it answers.
+async fn ask(worker: &Worker, message: impl FnOnce(oneshot::Sender<()>) -> Message) {
+    let (answer, told) = oneshot::channel();
+    worker.tell(message(answer)).await;
+    told.await.unwrap();
+}
+
+#[test]
+fn what_another_worker_handed_over_is_waited_for() {
+    run(17, Limits::default(), |mut world| async move {
+        world.enrol(&[]);
+        let listener = world.listen().await;
+        let (worker, thread) = world.worker();
+        ask(&worker, |closed| Message::Close { closed }).await;
+        // It has nothing, and another one had this on its way when it closed as well.
+        let (mut near, message) = world.handed_over().await;
+        worker.tell(message).await;
+        let (empty, mut told) = oneshot::channel();
+        worker.tell(Message::Finish { empty }).await;
+        let mut far = accept(&listener).await;
+        near.write_all(b"?").await.unwrap();
+        assert_eq!(far.read_u8().await.unwrap(), b'?');
+        assert_eq!(told.try_recv(), Err(oneshot::error::TryRecvError::Empty));
+        exchange(near, far).await;
+        told.await.unwrap();
+        worker.tell(Message::End).await;
+        thread.join().unwrap();
+        world.tasks.abort_all();
+    });
+}
+
+#[test]
+fn what_is_handed_over_for_a_pod_that_left_is_refused() {
+    run(18, Limits::default(), |mut world| async move {
+        world.enrol(&[]);
+        let (worker, thread) = world.worker();
+        world.far.pod.leave();
+        ask(&worker, |done| Message::Stop { pod: world.far.pod.id, done }).await;
+        let (near, message) = world.handed_over().await;
+        worker.tell(message).await;
+        assert_reset(near).await;
+        assert_eq!(world.far.refused("pod_removed"), 1);
+        worker.tell(Message::End).await;
+        thread.join().unwrap();
+        world.tasks.abort_all();
     });
 }

@@ -10,7 +10,7 @@ use super::connections::Connection;
 use super::pipe::{self, Around};
 use super::pod::Pod;
 use super::room::Room;
-use super::tunnel::{Stream, TunnelKey};
+use super::tunnel::{First, Stream, TunnelKey};
 use super::{dial, double, headers, hello, refusal};
 use crate::decide::{self, Outbound, Route, TunnelRoute};
 use crate::model::{ClientAddr, Hop, OrigDst, Service, Snapshot, Workload};
@@ -42,14 +42,14 @@ pub(super) struct Way<'a> {
 }
 
 /// Serves one captured connection from its first byte to its last.
-pub(super) async fn serve(accepted: Box<Accepted>, room: Rc<Room>) {
+pub(super) async fn serve(accepted: Box<Accepted>, connection: Connection, room: Rc<Room>) {
     let Accepted { socket, pod, client, local, guards, routed: foreseen, .. } = *accepted;
     let _guards = guards;
-    let connection = room.connections.enter(pod.id);
     let _ = socket::tune(&socket, &room.shared.liveness());
     // What is over before the first byte is boxed, so that a connection which lives long is small.
     let asked = (client, OrigDst(local));
-    let opened = Box::pin(open(asked, foreseen, (&room, &pod), &connection)).await;
+    let first = First::new(&socket);
+    let opened = Box::pin(open(asked, foreseen, (&room, &pod), (&connection, first))).await;
     let Some((live, leg)) = opened else {
         let _ = socket::reset_on_close(&socket);
         return;
@@ -72,7 +72,7 @@ async fn open(
     (client, destination): (ClientAddr, OrigDst),
     foreseen: Option<Box<Routed>>,
     (room, pod): (&Rc<Room>, &Arc<Pod>),
-    connection: &Connection,
+    (connection, mut first): (&Connection, First<'_>),
 ) -> Option<(Live, Leg)> {
     let report = &room.shared.report;
     let prepared = async {
@@ -106,11 +106,11 @@ async fn open(
         }
         Route::Tunnel(route) => {
             let live = report.opened(&pod.spec.uid, described);
-            let leg = until_cut(connection, through(route, way, &spoken(route))).await;
+            let leg = until_cut(connection, through(route, way, &spoken(route), &mut first)).await;
             (live, leg.map(Leg::Tunnel))
         }
         Route::DoubleTunnel { outer, inner_expected } => {
-            let opened = double::open((outer, inner_expected), way, spoken(outer));
+            let opened = double::open((outer, inner_expected), way, &mut first, spoken(outer));
             let opened = until_cut(connection, opened).await;
             // Only the inner answer tells who is at the far end (spec operations 7).
             let leg = opened.map(|(far, stream)| {
@@ -121,7 +121,10 @@ async fn open(
         }
     };
     match leg {
-        Ok(leg) => Some((live, leg)),
+        Ok(leg) => {
+            live.request_bytes(first.said().len() as u64);
+            Some((live, leg))
+        }
         Err(failure) => {
             live.finish(Err(failure));
             None
@@ -134,6 +137,7 @@ pub(super) async fn through(
     route: &TunnelRoute,
     Way { room, pod, source }: Way<'_>,
     spoken: &headers::Spoken,
+    first: &mut First<'_>,
 ) -> Result<Stream, Failure> {
     let key = key(route, source, pod);
     let request = || headers::connect(&route.authority, spoken);
@@ -148,7 +152,7 @@ pub(super) async fn through(
             Ok(secured)
         }
     };
-    let (_answer, stream) = room.pool.open(&key, request, dial).await?;
+    let (_answer, stream) = room.pool.open(&key, request, first, dial).await?;
     Ok(stream)
 }
 

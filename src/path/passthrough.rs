@@ -18,9 +18,8 @@ use crate::report::{Connection as Described, Direction, Early, Failure, Reason, 
 use crate::sys::socket;
 
 /// Serves one plaintext connection from its first byte to its last.
-pub(super) async fn serve(accepted: Box<Accepted>, room: Rc<Room>) {
+pub(super) async fn serve(accepted: Box<Accepted>, connection: Connection, room: Rc<Room>) {
     let Accepted { socket, pod, client, local, guards, .. } = *accepted;
-    let connection = room.connections.enter(pod.id);
     let _guards = guards;
     let ready = async {
         if is_own_port(local.port()) {

@@ -110,6 +110,11 @@ impl Pod {
     pub(super) fn leave(&self) {
         self.held.leave();
     }
+
+    /// Whether it has left.
+    pub(super) fn has_left(&self) -> bool {
+        self.held.has_left()
+    }
 }
 
 /// The one identity whose certificate a pod holds.
@@ -143,6 +148,10 @@ impl Held {
         if let Some(old) = state.identity.take() {
             self.credentials.release(&old);
         }
+    }
+
+    fn has_left(&self) -> bool {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).left
     }
 }
 

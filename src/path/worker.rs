@@ -38,8 +38,10 @@ pub(super) enum Message {
     Keep(Box<Accepted<StdTcpStream>>),
     /// End everything of a pod.
     Stop { pod: u64, done: oneshot::Sender<()> },
-    /// Take nothing new; answer when nothing is left.
-    Drain { empty: oneshot::Sender<()> },
+    /// Take nothing new and hand nothing over; answer when that is so.
+    Close { closed: oneshot::Sender<()> },
+    /// Answer when nothing is left. What others handed over before they closed came before this.
+    Finish { empty: oneshot::Sender<()> },
     /// End everything and the thread.
     End,
 }
@@ -131,15 +133,20 @@ async fn run(
                 room.connections.cut_pod(pod, &Failure::from(Reason::PodRemoved));
                 let _ = done.send(());
             }
-            Some(Message::Drain { empty }) => {
+            Some(Message::Close { closed }) => {
                 room.connections.drain();
                 close.send_replace(true);
-                let connections = Rc::clone(&room.connections);
-                let mut closed = std::mem::take(&mut pods);
+                let mut pods = std::mem::take(&mut pods);
                 room.tasks.spawn(async move {
-                    for pod in closed.values_mut() {
+                    for pod in pods.values_mut() {
                         while pod.listeners.join_next().await.is_some() {}
                     }
+                    let _ = closed.send(());
+                });
+            }
+            Some(Message::Finish { empty }) => {
+                let connections = Rc::clone(&room.connections);
+                room.tasks.spawn(async move {
                     connections.empty().await;
                     let _ = empty.send(());
                 });
@@ -218,7 +225,7 @@ impl Crew {
     /// Gives a connection to the worker that has its tunnel, else to the least busy one.
     pub(super) fn place(&self, accepted: Accepted, key: Option<TunnelKey>, room: &Rc<Room>) {
         if room.connections.is_draining() {
-            // The others may have told already that they have nothing left.
+            // The others may be finishing already.
             return self.keep(accepted, room);
         }
         let loads = self.workers.iter().map(|worker| &worker.load);
@@ -239,26 +246,29 @@ impl Crew {
     /// Takes a connection that another worker accepted.
     fn receive(&self, accepted: Accepted<StdTcpStream>, room: &Rc<Room>) {
         match accepted.attach() {
+            // We may have been told to stop it while this one was on its way.
+            Ok(accepted) if accepted.pod.has_left() => accepted.refuse(Reason::PodRemoved, room),
             Ok(accepted) => self.keep(accepted, room),
             Err(error) => tracing::warn!(%error, "cannot take a socket over"),
         }
     }
 
-    /// Serves a connection here.
+    /// Serves a connection here. It is entered at once, so that it counts before its task runs.
     fn keep(&self, accepted: Accepted, room: &Rc<Room>) {
         let load = self.workers[self.me].load.add();
+        let connection = room.connections.enter(accepted.pod.id);
         let (accepted, here) = (Box::new(accepted), Rc::clone(room));
         match accepted.entrance {
             Entrance::Outbound => room.tasks.spawn(async move {
-                outbound::serve(accepted, here).await;
+                outbound::serve(accepted, connection, here).await;
                 drop(load);
             }),
             Entrance::Plaintext => room.tasks.spawn(async move {
-                passthrough::serve(accepted, here).await;
+                passthrough::serve(accepted, connection, here).await;
                 drop(load);
             }),
             Entrance::Hbone => room.tasks.spawn(async move {
-                inbound::serve(accepted, here).await;
+                inbound::serve(accepted, connection, here).await;
                 drop(load);
             }),
         }

@@ -7,6 +7,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
@@ -18,7 +19,8 @@ use super::super::host::PodSpec;
 use super::super::pod::Pod;
 use super::super::room::{Room, Shared};
 use super::super::tunnel::{Ledger, in_memory};
-use super::super::{inbound, outbound, passthrough, worker};
+use super::super::worker::{self, Message, Worker};
+use super::super::{inbound, outbound, passthrough};
 use crate::config::Limits;
 use crate::creds::devca::DevCa;
 use crate::creds::{
@@ -143,7 +145,8 @@ impl World {
                 let (socket, _) = listener.accept().await.unwrap();
                 let local = socket.local_addr().unwrap();
                 let accepted = accepted(socket, (Entrance::Hbone, local), (&room, &pod));
-                room.tasks.spawn(inbound::serve(accepted, Rc::clone(&room)));
+                let connection = room.connections.enter(pod.id);
+                room.tasks.spawn(inbound::serve(accepted, connection, Rc::clone(&room)));
             }
         });
     }
@@ -158,7 +161,8 @@ impl World {
         let (application, proxied) = self.connection().await;
         let room = &self.near.room;
         let accepted = accepted(proxied, (Entrance::Outbound, to), (room, &self.near.pod));
-        room.tasks.spawn(outbound::serve(accepted, Rc::clone(room)));
+        let connection = room.connections.enter(accepted.pod.id);
+        room.tasks.spawn(outbound::serve(accepted, connection, Rc::clone(room)));
         application
     }
 
@@ -167,8 +171,24 @@ impl World {
         let (application, proxied) = self.connection().await;
         let (room, to) = (&self.far.room, self.cart(PORT));
         let accepted = accepted(proxied, (Entrance::Plaintext, to), (room, &self.far.pod));
-        room.tasks.spawn(passthrough::serve(accepted, Rc::clone(room)));
+        let connection = room.connections.enter(accepted.pod.id);
+        room.tasks.spawn(passthrough::serve(accepted, connection, Rc::clone(room)));
         application
+    }
+
+    /// A connection in plain text for the server, on its way from one of the far proxy's workers to
+    /// another.
+    pub(super) async fn handed_over(&self) -> (TcpStream, Message) {
+        let (application, proxied) = self.connection().await;
+        let entry = (Entrance::Plaintext, self.cart(PORT));
+        let accepted = accepted(proxied, entry, (&self.far.room, &self.far.pod));
+        (application, Message::Keep(Box::new(accepted.detach().unwrap())))
+    }
+
+    /// A worker of the far proxy on a thread of its own.
+    pub(super) fn worker(&self) -> (Worker, JoinHandle<()>) {
+        let (mut workers, mut threads) = worker::start(&self.far.room.shared, 1).unwrap();
+        (workers.pop().unwrap(), threads.pop().unwrap())
     }
 
     /// An application's socket and the proxy's end of its connection.

@@ -4,7 +4,6 @@
 use std::io::ErrorKind;
 use std::net::Ipv4Addr;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -22,9 +21,7 @@ use super::super::tunnel::in_memory;
 use super::super::tunnel::server::Server;
 use super::{Around, tunnel};
 use crate::hbone::testing::Pki;
-use crate::report::metrics::Metrics;
-use crate::report::{Connection as Described, Direction, Failure, Reason, Report, Side, Transport};
-use crate::sys::clock::Clock;
+use crate::report::{Direction, Failure, Reason};
 use crate::sys::socket;
 
 /// Nothing here takes nearly as long; a test that would hang fails instead.
@@ -72,28 +69,12 @@ async fn application() -> (TcpStream, TcpStream) {
     (application.unwrap(), accepted.unwrap().0)
 }
 
-fn described(direction: Direction) -> Described {
-    let addr = (Ipv4Addr::LOCALHOST, 80).into();
-    let side = Side { addr, workload: None, claimed: None, identity: None };
-    Described {
-        direction,
-        transport: Transport::Hbone,
-        source: side.clone(),
-        destination: side,
-        authority: None,
-        service: None,
-        original_destination: None,
-        trace_id: None,
-    }
-}
-
 fn start(tasks: &mut JoinSet<()>, proxied: TcpStream, stream: Stream, way: Direction) -> Pipe {
     let connections = Rc::new(Connections::default());
     let connection = connections.enter(1);
     let (ended, result) = oneshot::channel();
     tasks.spawn_local(async move {
-        let report = Report::new(Arc::new(Metrics::new("test")), Clock::system());
-        let live = report.opened("uid", described(way));
+        let live = in_memory::live(way);
         let buffers = Rc::new(Buffers::default());
         let around =
             Around { connection: &connection, buffers: &buffers, live: &live, direction: way };

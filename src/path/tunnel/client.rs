@@ -2,14 +2,16 @@
 
 use std::cell::Cell;
 use std::future::poll_fn;
+use std::io;
 use std::rc::Rc;
-use std::task::Poll;
+use std::task::{Poll, ready};
 use std::time::{Duration, Instant};
 
 use http::{HeaderMap, Request, StatusCode};
 use tokio::time::timeout;
 
 use super::driver::Driver;
+use super::first::First;
 use super::link::Link;
 use super::stream::{Handle, Stream, StreamError};
 use super::{Secured, Settings, headers};
@@ -45,6 +47,8 @@ pub(super) enum ConnectError {
     NotProcessed(String),
     /// The peer answered with something else than 200.
     Refused(StatusCode),
+    /// The application's socket broke while it was waited for.
+    Application(String),
     /// The exchange broke.
     Broken(StreamError),
     /// No answer came in time.
@@ -109,15 +113,18 @@ impl Tunnel {
         StreamSlot { tunnel: Rc::clone(self) }
     }
 
-    /// Sends one CONNECT and waits for its answer, at most `limit`.
+    /// Sends one CONNECT, with what the application says meanwhile, and waits for its answer, at
+    /// most `limit`.
     pub(super) async fn connect(
         &self,
         slot: StreamSlot,
         request: Request<()>,
         limit: Duration,
+        first: &mut First<'_>,
     ) -> Result<Answer, ConnectError> {
-        let handle = self.ask(&request)?;
-        let answered = timeout(limit, self.answer(handle.stream));
+        first.hear_now(&self.link.buffers).map_err(broken)?;
+        let handle = self.ask(&request, first.said())?;
+        let answered = timeout(limit, self.answer(handle.stream, first));
         let (status, headers) = answered.await.unwrap_or(Err(ConnectError::Timeout))?;
         if status != StatusCode::OK {
             return Err(ConnectError::Refused(status));
@@ -125,9 +132,9 @@ impl Tunnel {
         Ok(Answer { headers, stream: Stream::new(handle, Some(slot)) })
     }
 
-    /// Opens a stream. If nobody waits for the answer any more it is reset as an error: the far
+    /// Opens a stream, and says the first bytes in it. If nobody waits for the answer any more it is reset as an error: the far
     /// side may have opened its leg already, and must not take the end for a clean one.
-    fn ask(&self, request: &Request<()>) -> Result<Handle, ConnectError> {
+    fn ask(&self, request: &Request<()>, first: &[u8]) -> Result<Handle, ConnectError> {
         let authority = request.uri().authority().map_or("", |authority| authority.as_str());
         let fields = headers::fields(request.headers());
         let link = &self.link;
@@ -135,13 +142,19 @@ impl Tunnel {
         let opened = core.engine.http_mut().open(authority, fields, link.now());
         let stream = opened.map_err(|error| ConnectError::NotProcessed(error.to_string()))?;
         core.seats.add(stream);
+        core.say(stream, first, link);
         core.settle(link);
         Ok(Handle { link: Rc::clone(link), stream })
     }
 
-    async fn answer(&self, stream: u32) -> Result<(StatusCode, HeaderMap), ConnectError> {
+    async fn answer(
+        &self,
+        stream: u32,
+        first: &mut First<'_>,
+    ) -> Result<(StatusCode, HeaderMap), ConnectError> {
         let (status, fields) = *poll_fn(|cx| {
-            let mut core = self.link.core();
+            let link = &self.link;
+            let mut core = link.core();
             let core = &mut *core;
             let Some(seat) = core.seats.get_mut(stream) else { return Poll::Pending };
             if let Some(answer) = seat.answer.take() {
@@ -157,6 +170,14 @@ impl Tunnel {
                 return Poll::Ready(Err(ConnectError::Broken(error.into())));
             }
             seat.receiver_waits(cx);
+            while core.has_said_all(stream) {
+                let known = first.said().len();
+                match ready!(first.poll_hear(cx, &link.buffers)) {
+                    Ok(_) => core.say(stream, &first.said()[known..], link),
+                    Err(error) => return Poll::Ready(Err(broken(error))),
+                }
+                core.settle(link);
+            }
             Poll::Pending
         })
         .await?;
@@ -164,6 +185,10 @@ impl Tunnel {
         let status = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_GATEWAY);
         Ok((status, headers::map(&fields)))
     }
+}
+
+fn broken(error: io::Error) -> ConnectError {
+    ConnectError::Application(error.to_string())
 }
 
 impl Drop for StreamSlot {

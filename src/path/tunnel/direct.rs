@@ -74,7 +74,7 @@ impl Tap {
         let all: usize = pieces.iter().map(|piece| piece.len()).sum();
         let written = self.socket.try_write_vectored(pieces)?;
         if written < all {
-            self.forget_readiness(Interest::WRITABLE);
+            forget_readiness(&self.socket, Interest::WRITABLE);
         }
         match self.direction {
             Direction::Outbound => self.meter.response_bytes(written as u64),
@@ -88,7 +88,7 @@ impl Tap {
         let all: usize = slots.iter().map(|slot| slot.len()).sum();
         let read = self.socket.try_read_vectored(slots)?;
         if read < all {
-            self.forget_readiness(Interest::READABLE);
+            forget_readiness(&self.socket, Interest::READABLE);
         }
         match self.direction {
             Direction::Outbound => self.meter.request_bytes(read as u64),
@@ -96,12 +96,12 @@ impl Tap {
         }
         Ok(read)
     }
+}
 
-    /// What the kernel reported is used up. That a side was closed is not forgotten by this.
-    fn forget_readiness(&self, interest: Interest) {
-        let nothing = || Err::<(), _>(io::Error::from(ErrorKind::WouldBlock));
-        let _ = self.socket.try_io(interest, nothing);
-    }
+/// What the kernel reported is used up. That a side was closed is not forgotten by this.
+pub(super) fn forget_readiness(socket: &TcpStream, interest: Interest) {
+    let nothing = || Err::<(), _>(io::Error::from(ErrorKind::WouldBlock));
+    let _ = socket.try_io(interest, nothing);
 }
 
 impl Sender {
@@ -128,6 +128,10 @@ impl Sender {
             }
             if let Some(seat) = core.seats.get_mut(stream) {
                 seat.sender_waits(cx);
+                if !seat.outbox.is_empty() {
+                    // What was said before the answer goes first.
+                    return Poll::Pending;
+                }
             }
             if let Err(error) = ready!(tap.socket.poll_read_ready(cx)) {
                 return Poll::Ready(Drawn::Application(error));
@@ -240,6 +244,22 @@ impl Core {
     pub(super) fn closed(&mut self, stream: u32) -> StreamError {
         let lost = || StreamError::Lost("the stream is closed".to_owned());
         self.broken(stream).unwrap_or_else(lost)
+    }
+
+    /// Gives bytes to a stream whose outbox is empty.
+    pub(super) fn say(&mut self, stream: u32, bytes: &[u8], link: &Link) {
+        if bytes.is_empty() {
+            return;
+        }
+        if let Some(seat) = self.seats.get_mut(stream) {
+            seat.outbox.extend_from_slice(bytes);
+        }
+        self.send_outbox(stream, link);
+    }
+
+    /// Whether nothing that was given to a stream waits for room.
+    pub(super) fn has_said_all(&mut self, stream: u32) -> bool {
+        self.seats.get_mut(stream).is_some_and(|seat| seat.outbox.is_empty())
     }
 
     /// Sends as much of a stream's outbox as there is room for, and its end behind it.

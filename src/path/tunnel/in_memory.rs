@@ -11,12 +11,14 @@ use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use super::client::{self, Tunnel};
 use super::server::Server;
-use super::{Ledger, Secured, Settings, Stream, TunnelKey};
+use super::{First, Ledger, Secured, Settings, Stream, TunnelKey};
 use crate::config::{DataPathConfig, Limits, OriginalSource};
 use crate::hbone::handshake::Handshake;
 use crate::hbone::testing::{Pki, SUITES, name};
 use crate::model::Hop;
 use crate::path::hello;
+use crate::report::metrics::Metrics;
+use crate::report::{Connection, Direction, Live, Report, Side, Transport};
 use crate::sys::clock::Clock;
 use crate::wire::spiffe::Identity;
 
@@ -31,6 +33,23 @@ pub(in crate::path) fn key() -> TunnelKey {
         hop: Hop(SocketAddr::from((Ipv4Addr::LOCALHOST, 15008))),
         expected: vec![Identity::new("td", "ns", "other")],
     }
+}
+
+/// The account of a connection of nobody.
+pub(in crate::path) fn live(direction: Direction) -> Live {
+    let addr = (Ipv4Addr::LOCALHOST, 80).into();
+    let side = Side { addr, workload: None, claimed: None, identity: None };
+    let described = Connection {
+        direction,
+        transport: Transport::Hbone,
+        source: side.clone(),
+        destination: side,
+        authority: None,
+        service: None,
+        original_destination: None,
+        trace_id: None,
+    };
+    Report::new(Arc::new(Metrics::new("test")), Clock::system()).opened("uid", described)
 }
 
 /// How a data path of a test is set.
@@ -125,7 +144,8 @@ impl Near {
         let mut request = Request::new(());
         *request.method_mut() = Method::CONNECT;
         *request.uri_mut() = "10.0.0.1:80".parse().expect("a legal authority");
-        let answer = self.0.connect(self.0.reserve(), request, Duration::from_secs(5)).await;
+        let (slot, limit) = (self.0.reserve(), Duration::from_secs(5));
+        let answer = self.0.connect(slot, request, limit, &mut First::none()).await;
         answer.expect("the CONNECT is answered with 200").stream
     }
 }

@@ -13,6 +13,7 @@ mod account;
 mod client;
 mod direct;
 mod driver;
+mod first;
 mod headers;
 #[cfg(test)]
 pub(super) mod in_memory;
@@ -33,6 +34,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 pub(super) use account::Ledger;
 pub(super) use direct::{Delivered, Drawn, Tap};
+pub(super) use first::First;
 pub(super) use pool::{Pool, TunnelKey};
 pub(super) use stream::{Receiver, Sender, Stream, StreamError};
 pub(super) use transport::Transport;

@@ -9,6 +9,7 @@ use http::{HeaderMap, Request};
 use tokio::sync::Notify;
 
 use super::client::{self, ConnectError, StreamSlot, Tunnel};
+use super::first::First;
 use super::stream::Stream;
 use super::{Secured, Settings, StreamError};
 use crate::config::DataPathConfig;
@@ -75,6 +76,7 @@ impl Pool {
         self: &Rc<Self>,
         key: &TunnelKey,
         request: impl Fn() -> Request<()>,
+        first: &mut First<'_>,
         dial: impl Fn() -> D,
     ) -> Result<(HeaderMap, Stream), Failure>
     where
@@ -85,7 +87,7 @@ impl Pool {
         for _ in 0..ATTEMPTS_MAX {
             let avoid = refused.as_ref().map(|(tunnel, _)| tunnel);
             let (tunnel, slot) = self.checkout(key, avoid, &dial).await?;
-            match tunnel.connect(slot, request(), limit).await {
+            match tunnel.connect(slot, request(), limit, first).await {
                 Ok(answer) => return Ok((answer.headers, answer.stream)),
                 Err(ConnectError::NotProcessed(detail)) => refused = Some((tunnel, detail)),
                 Err(error) => return Err(failed(error)),
@@ -101,10 +103,12 @@ impl Pool {
         &self,
         secured: Secured,
         request: Request<()>,
+        first: &mut First<'_>,
     ) -> Result<(HeaderMap, Stream), Failure> {
         let tunnel = LastStream(self.start_tunnel(async { Ok(secured) }).await?);
         let limit = Duration::from_millis(self.settings.limits.connect_answer_ms);
-        let answer = tunnel.0.connect(tunnel.0.reserve(), request, limit).await.map_err(failed)?;
+        let answer = tunnel.0.connect(tunnel.0.reserve(), request, limit, first).await;
+        let answer = answer.map_err(failed)?;
         Ok((answer.headers, answer.stream))
     }
 
@@ -223,6 +227,7 @@ fn failed(error: ConnectError) -> Failure {
             let detail = format!("the far side answered {}", status.as_u16());
             Failure::new(Reason::ConnectRefused, detail)
         }
+        ConnectError::Application(detail) => Failure::new(Reason::ApplicationReset, detail),
         ConnectError::Broken(StreamError::Lost(detail)) => Failure::new(Reason::TunnelLost, detail),
         ConnectError::Broken(error) => Failure::new(Reason::TunnelHttp2, error),
         ConnectError::Timeout => Failure::from(Reason::ConnectTimeout),

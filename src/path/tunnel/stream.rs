@@ -120,11 +120,8 @@ impl Sender {
         if let Some(error) = core.broken(self.stream) {
             return Err(error);
         }
-        if let Some(seat) = core.seats.get_mut(self.stream) {
-            seat.outbox.extend_from_slice(&buffer.as_slice()[..len]);
-        }
+        core.say(self.stream, &buffer.as_slice()[..len], &self.link);
         drop(buffer);
-        core.send_outbox(self.stream, &self.link);
         core.settle(&self.link);
         Ok(())
     }

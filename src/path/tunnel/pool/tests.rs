@@ -132,7 +132,8 @@ impl World {
                 Ok(in_memory::secured_client(near, &pki).await)
             }
         };
-        self.pool.open(&key(), request, dial).await.map(|(_, stream)| stream)
+        let first = &mut First::none();
+        self.pool.open(&key(), request, first, dial).await.map(|(_, stream)| stream)
     }
 
     async fn refused(&self) -> Reason {
