@@ -1,5 +1,6 @@
 //! How an event becomes a line (spec operations 8).
 
+use std::cell::Cell;
 use std::fmt;
 
 use tracing::field::{Field, Visit};
@@ -22,6 +23,13 @@ const FIELDS_BYTES: usize = 768;
 
 /// The message of the line that follows a loss.
 const LOSS: &str = "log lines were dropped";
+
+thread_local! {
+    /// What the last event of this thread was rendered with, so that the next one allocates
+    /// nothing.
+    static FIELDS: Cell<Option<Fields>> = const { Cell::new(None) };
+    static LINE: Cell<String> = const { Cell::new(String::new()) };
+}
 
 /// The two forms of a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,7 +98,7 @@ where
     fn on_event(&self, event: &Event<'_>, ctx: Context<'_, S>) {
         let metadata = event.metadata();
         let head = Head { level: *metadata.level(), target: metadata.target() };
-        let mut fields = Fields::new(self.style);
+        let mut fields = Fields::borrow(self.style);
         event.record(&mut fields);
         let mut spans = String::new();
         for span in ctx.event_scope(event).into_iter().flat_map(|scope| scope.from_root()) {
@@ -106,7 +114,12 @@ where
                 }
             }
         }
-        self.queue.push(fields.line(&time::micros(self.clock.wall()), head, &spans));
+        let mut line = LINE.take();
+        line.clear();
+        fields.line(&mut line, &time::micros(self.clock.wall()), head, &spans);
+        self.queue.push(&line);
+        LINE.set(line);
+        FIELDS.set(Some(fields));
     }
 }
 
@@ -115,6 +128,19 @@ impl Fields {
         let message = String::with_capacity(MESSAGE_BYTES);
         let pairs = String::with_capacity(FIELDS_BYTES);
         Self { style, message, pairs, scratch: Clipped::default() }
+    }
+
+    /// Those of the last event of this thread, emptied. An event within an event gets new ones.
+    fn borrow(style: Style) -> Self {
+        match FIELDS.take() {
+            Some(mut fields) => {
+                fields.message.clear();
+                fields.pairs.clear();
+                fields.style = style;
+                fields
+            }
+            None => Self::new(style),
+        }
     }
 
     /// What the log says of its own losses.
@@ -129,12 +155,11 @@ impl Fields {
         fields
     }
 
-    /// The whole line with its line feed. Nothing follows the message if there are no fields.
-    pub(super) fn line(&self, time: &str, head: Head<'_>, spans: &str) -> String {
+    /// Appends the whole line with its line feed. Nothing follows the message if there are no
+    /// fields.
+    pub(super) fn line(&self, line: &mut String, time: &str, head: Head<'_>, spans: &str) {
         let Self { style, message, pairs, .. } = self;
         let level = level_name(head.level);
-        // A line of the access log has about this much besides its texts.
-        let mut line = String::with_capacity(128 + message.len() + pairs.len() + spans.len());
         match style {
             Style::Plain => {
                 let target = head.target.strip_prefix(CRATE_PREFIX).unwrap_or(head.target);
@@ -147,20 +172,19 @@ impl Fields {
                 }
             }
             Style::Json => {
-                push(&mut line, format_args!("{{\"level\":\"{level}\",\"time\":\"{time}\","));
+                push(line, format_args!("{{\"level\":\"{level}\",\"time\":\"{time}\","));
                 line.push_str("\"scope\":");
-                escape::json(&mut line, head.target);
+                escape::json(line, head.target);
                 if !message.is_empty() {
-                    push(&mut line, format_args!(",\"message\":{message}"));
+                    push(line, format_args!(",\"message\":{message}"));
                 }
                 if !pairs.is_empty() {
-                    push(&mut line, format_args!(",{pairs}"));
+                    push(line, format_args!(",{pairs}"));
                 }
-                push(&mut line, format_args!("{spans}}}"));
+                push(line, format_args!("{spans}}}"));
             }
         }
         line.push('\n');
-        line
     }
 
     fn key(&mut self, name: &str) {

@@ -181,7 +181,7 @@ fn a_blocked_pipe_tells_what_it_cost() {
     let queue = Queue::start(Box::new(writer), Style::Plain, Clock::system()).unwrap();
     let pushed = 15_000;
     for i in 0..pushed {
-        queue.push(format!("{i:099}\n"));
+        queue.push(&format!("{i:099}\n"));
     }
     let lost = queue.dropped();
     assert!(lost > 0 && !queue.flush(Duration::from_millis(1)));
@@ -190,7 +190,7 @@ fn a_blocked_pipe_tells_what_it_cost() {
         reader.read_to_string(&mut text).map(|_| text)
     });
     assert!(queue.flush(AGES));
-    queue.push("the last\n".to_owned());
+    queue.push("the last\n");
     assert!(queue.flush(AGES));
     assert_eq!(queue.dropped(), lost);
     drop(queue);
@@ -209,7 +209,7 @@ fn a_full_disk_costs_lines_and_nothing_else() {
     let full = File::options().write(true).open("/dev/full").unwrap();
     let queue = Queue::start(Box::new(full), Style::Plain, Clock::system()).unwrap();
     for _ in 0..1_000 {
-        queue.push("a line\n".to_owned());
+        queue.push("a line\n");
     }
     assert!(queue.flush(AGES));
     assert_eq!(queue.dropped(), 1_000);
@@ -221,7 +221,7 @@ fn the_bytes_in_the_queue_are_bounded_too() {
     let queue = Queue::start(Box::new(writer), Style::Plain, Clock::system()).unwrap();
     let line = "x".repeat(1024 * 1024);
     for _ in 0..20 {
-        queue.push(line.clone());
+        queue.push(&line);
     }
     assert!(queue.dropped() >= 3, "{}", queue.dropped());
     drop(reader);
@@ -254,10 +254,10 @@ impl Write for Moody {
 fn a_line_that_was_cut_short_does_not_swallow_the_next() {
     let moody = Moody::default();
     let queue = Queue::start(Box::new(moody.clone()), Style::Plain, Clock::system()).unwrap();
-    queue.push("cut short\n".to_owned());
+    queue.push("cut short\n");
     assert!(queue.flush(AGES));
     assert_eq!(queue.dropped(), 1);
-    queue.push("whole\n".to_owned());
+    queue.push("whole\n");
     assert!(queue.flush(AGES));
     let text = moody.kept.text();
     let lines: Vec<_> = text.lines().collect();

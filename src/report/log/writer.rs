@@ -1,9 +1,8 @@
 //! The thread that writes log lines, and the bounded queue before it.
 
 use std::io::{self, Write};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tracing::Level;
@@ -13,36 +12,50 @@ use crate::report::time;
 use crate::sys::clock::Clock;
 
 /// Lines that may wait to be written (spec operations 8).
-const QUEUE_LINES_MAX: usize = 10_000;
+const QUEUE_LINES_MAX: u64 = 10_000;
 /// Bytes that may wait to be written.
 const QUEUE_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Lines written with one call (spec operations 8).
 const BATCH_LINES_MAX: usize = 64;
-/// How long the first line of a batch waits for others. Waking this thread for every line would
-/// cost a short connection more than all else that is reported about it.
+/// How long the first line waits for others. Waking this thread for every line would cost a short
+/// connection more than all else that is reported about it.
 const GATHER: Duration = Duration::from_millis(5);
 /// Pause before an output that would block is tried again.
 const WOULD_BLOCK_PAUSE: Duration = Duration::from_millis(10);
+/// An emptied text keeps so much of its memory, bytes.
+const KEPT_BYTES_MAX: usize = 256 * 1024;
 
 /// The way into the queue.
 #[derive(Clone, Debug)]
-pub(super) struct Queue {
-    sender: SyncSender<String>,
-    shared: Arc<Shared>,
-}
+pub(super) struct Queue(Arc<Entrance>);
+
+/// Closes the queue with its last clone.
+#[derive(Debug)]
+struct Entrance(Arc<Shared>);
 
 #[derive(Debug, Default)]
 struct Shared {
-    /// Lines that were put into the queue.
-    queued: AtomicU64,
-    /// Of those, lines that were written or given up; for a moment it may be ahead.
-    done: AtomicU64,
+    waiting: Mutex<Waiting>,
+    /// Something waits, or nothing will come any more.
+    filled: Condvar,
+    /// A batch is done with.
+    turned: Condvar,
     /// Lines lost before the queue or after it.
     dropped: AtomicU64,
-    /// Bytes in the queue and in the batch being written.
-    bytes: AtomicUsize,
-    turn: Mutex<()>,
-    turned: Condvar,
+}
+
+/// Lines stand one after the other in one text, which the thread takes as a whole: a string for
+/// each would be made on one thread and freed on another, which is what allocators are slowest at.
+#[derive(Debug, Default)]
+struct Waiting {
+    text: String,
+    /// Lines that were put into the queue.
+    queued: u64,
+    /// Of those, lines that were written or given up.
+    done: u64,
+    /// Bytes that were taken and are being written.
+    taken: usize,
+    closed: bool,
 }
 
 /// The thread's own state.
@@ -64,77 +77,122 @@ impl Queue {
         style: Style,
         clock: Clock,
     ) -> io::Result<Self> {
-        let (sender, receiver) = sync_channel(QUEUE_LINES_MAX);
         let shared = Arc::new(Shared::default());
         let writer =
             Writer { sink, style, clock, shared: Arc::clone(&shared), told: 0, torn: false };
-        std::thread::Builder::new().name("log".to_owned()).spawn(move || writer.run(&receiver))?;
-        Ok(Self { sender, shared })
+        std::thread::Builder::new().name("log".to_owned()).spawn(move || writer.run())?;
+        Ok(Self(Arc::new(Entrance(shared))))
     }
 
-    /// Takes a line, or drops it if too much is waiting. Never blocks.
-    pub(super) fn push(&self, line: String) {
-        let shared = &*self.shared;
-        let length = line.len();
-        let waiting = shared.bytes.fetch_add(length, Ordering::Relaxed);
-        if waiting + length > QUEUE_BYTES_MAX || self.sender.try_send(line).is_err() {
-            shared.bytes.fetch_sub(length, Ordering::Relaxed);
+    /// Takes a line, or drops it if too much is waiting. Never waits for the output.
+    pub(super) fn push(&self, line: &str) {
+        let Entrance(shared) = &*self.0;
+        let mut waiting = shared.lock();
+        let lines = waiting.queued - waiting.done;
+        let bytes = waiting.text.len() + waiting.taken;
+        if lines >= QUEUE_LINES_MAX || bytes + line.len() > QUEUE_BYTES_MAX {
             shared.dropped.fetch_add(1, Ordering::Relaxed);
-        } else {
-            shared.queued.fetch_add(1, Ordering::Release);
+            return;
+        }
+        let first = waiting.text.is_empty();
+        waiting.text.push_str(line);
+        waiting.queued += 1;
+        drop(waiting);
+        if first {
+            shared.filled.notify_one();
         }
     }
 
     pub(super) fn dropped(&self) -> u64 {
-        self.shared.dropped.load(Ordering::Relaxed)
+        self.0.0.dropped.load(Ordering::Relaxed)
     }
 
     /// Waits until all that was pushed before is done with; `false` if `limit` was too short.
     pub(super) fn flush(&self, limit: Duration) -> bool {
-        let shared = &*self.shared;
-        let goal = shared.queued.load(Ordering::Acquire);
-        let turn = shared.turn.lock().unwrap_or_else(PoisonError::into_inner);
-        let waiting = |(): &mut ()| shared.done.load(Ordering::Acquire) < goal;
-        let (_turn, timeout) = shared
+        let Entrance(shared) = &*self.0;
+        let waiting = shared.lock();
+        let goal = waiting.queued;
+        let (_waiting, timeout) = shared
             .turned
-            .wait_timeout_while(turn, limit, waiting)
+            .wait_timeout_while(waiting, limit, |waiting| waiting.done < goal)
             .unwrap_or_else(PoisonError::into_inner);
         !timeout.timed_out()
     }
 }
 
-/// The first line of a batch: one that is waiting, or the next one and a moment for others.
-fn next(lines: &Receiver<String>) -> Option<String> {
-    if let Ok(line) = lines.try_recv() {
-        return Some(line);
+impl Drop for Entrance {
+    fn drop(&mut self) {
+        self.0.lock().closed = true;
+        self.0.filled.notify_one();
     }
-    let line = lines.recv().ok()?;
-    std::thread::sleep(GATHER);
-    Some(line)
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Swaps what waits into the empty `text`, or waits for it and a moment for more; `false` at
+    /// the end.
+    fn take(&self, text: &mut String) -> bool {
+        let mut waiting = self.lock();
+        if waiting.text.is_empty() {
+            let nothing = |waiting: &mut Waiting| waiting.text.is_empty() && !waiting.closed;
+            let filled = self.filled.wait_while(waiting, nothing);
+            let gathering = !filled.unwrap_or_else(PoisonError::into_inner).closed;
+            if gathering {
+                std::thread::sleep(GATHER);
+            }
+            waiting = self.lock();
+        }
+        std::mem::swap(&mut waiting.text, text);
+        waiting.taken = text.len();
+        !text.is_empty()
+    }
+
+    /// Some of the taken lines are written or given up.
+    fn done(&self, lines: u64, bytes: usize, lost: u64) {
+        self.dropped.fetch_add(lost, Ordering::Relaxed);
+        let mut waiting = self.lock();
+        waiting.taken = waiting.taken.saturating_sub(bytes);
+        waiting.done += lines;
+        drop(waiting);
+        self.turned.notify_all();
+    }
+}
+
+/// The length of the first lines of a text, and how many they are.
+fn batch(text: &str) -> (usize, u64) {
+    let ends = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n');
+    let (mut len, mut lines) = (text.len(), 0);
+    for (at, _) in ends.take(BATCH_LINES_MAX) {
+        (len, lines) = (at + 1, lines + 1);
+    }
+    (len, lines)
 }
 
 impl Writer {
-    fn run(mut self, lines: &Receiver<String>) {
-        let mut batch = String::new();
-        while let Some(first) = next(lines) {
-            batch.clear();
-            self.mend(&mut batch);
-            batch.push_str(&first);
-            let (mut count, mut bytes) = (1, first.len());
-            while count < BATCH_LINES_MAX as u64 {
-                let Ok(line) = lines.try_recv() else { break };
-                batch.push_str(&line);
-                bytes += line.len();
-                count += 1;
+    fn run(mut self) {
+        let shared = Arc::clone(&self.shared);
+        let (mut text, mut notice) = (String::new(), String::new());
+        while shared.take(&mut text) {
+            let mut rest = text.as_str();
+            while !rest.is_empty() {
+                let (len, lines) = batch(rest);
+                notice.clear();
+                self.mend(&mut notice);
+                let lost = if notice.is_empty() {
+                    self.write(&rest.as_bytes()[..len])
+                } else {
+                    notice.push_str(&rest[..len]);
+                    self.write(notice.as_bytes())
+                };
+                // Only now: what is being written is held in memory too.
+                shared.done(lines, len, lost.min(lines));
+                rest = &rest[len..];
             }
-            let lost = self.write(batch.as_bytes()).min(count);
-            // Only now: what is being written is held in memory too.
-            self.shared.bytes.fetch_sub(bytes, Ordering::Relaxed);
-            self.shared.dropped.fetch_add(lost, Ordering::Relaxed);
-            self.shared.done.fetch_add(count, Ordering::Release);
-            // Locked, so that a flush is either before its check or already waiting.
-            drop(self.shared.turn.lock().unwrap_or_else(PoisonError::into_inner));
-            self.shared.turned.notify_all();
+            text.clear();
+            text.shrink_to(KEPT_BYTES_MAX);
         }
     }
 
@@ -150,9 +208,8 @@ impl Writer {
         }
         self.told = dropped;
         let head = Head { level: Level::WARN, target: module_path!() };
-        let line =
-            Fields::of_loss(self.style, lost).line(&time::micros(self.clock.wall()), head, "");
-        batch.push_str(&line);
+        let fields = Fields::of_loss(self.style, lost);
+        fields.line(batch, &time::micros(self.clock.wall()), head, "");
     }
 
     /// Writes all of it, as far as the output lets us; the number of lines that were not written.
