@@ -39,7 +39,7 @@ pub(crate) fn pods_reach_each_other() -> Result<(), String> {
             let client = connect(from, SocketAddr::new(address, APP_PORT))?;
             let (server, peer) = accept(&listener)?;
             check("peer", peer.ip(), same_family(from, address))?;
-            check("redirected", original_destination(&server), None)?;
+            check("redirected", redirected_from(&server)?, None)?;
             exchange(client, server)?;
         }
     }
@@ -55,7 +55,7 @@ pub(crate) fn outbound_is_captured() -> Result<(), String> {
             let listener = listen(&world.a, any(address), OUTBOUND_PORT)?;
             let client = connect(&world.a, wanted)?;
             let (server, peer) = accept(&listener)?;
-            check("original destination", original_destination(&server), Some(wanted))?;
+            check("original destination", redirected_from(&server)?, Some(wanted))?;
             check("peer", peer, local(&client)?)?;
             exchange(client, server)?;
         }
@@ -71,7 +71,7 @@ pub(crate) fn inbound_is_captured() -> Result<(), String> {
         let wanted = SocketAddr::new(address, APP_PORT);
         let client = connect(&world.c, wanted)?;
         let (server, peer) = accept(&listener)?;
-        check("original destination", original_destination(&server), Some(wanted))?;
+        check("original destination", redirected_from(&server)?, Some(wanted))?;
         check("peer", peer.ip(), same_family(&world.c, address))?;
         exchange(client, server)?;
     }
@@ -86,7 +86,7 @@ pub(crate) fn the_tunnel_port_is_not_captured() -> Result<(), String> {
         let listener = listen(&world.b, any(address), HBONE_PORT)?;
         let client = connect(&world.c, SocketAddr::new(address, HBONE_PORT))?;
         let (server, _) = accept(&listener)?;
-        check("redirected", original_destination(&server), None)?;
+        check("redirected", redirected_from(&server)?, None)?;
         exchange(client, server)?;
     }
     Ok(())
@@ -136,13 +136,13 @@ pub(crate) fn dedicated_captures_outbound_only() -> Result<(), String> {
         let outbound = listen(&world.a, any(address), OUTBOUND_PORT)?;
         let client = connect(&world.a, wanted)?;
         let (server, _) = accept(&outbound)?;
-        check("original destination", original_destination(&server), Some(wanted))?;
+        check("original destination", redirected_from(&server)?, Some(wanted))?;
         exchange(client, server)?;
 
         let inbound = listen(&world.b, address, APP_PORT)?;
         let client = connect(&world.c, wanted)?;
         let (server, _) = accept(&inbound)?;
-        check("redirected", original_destination(&server), None)?;
+        check("redirected", redirected_from(&server)?, None)?;
         exchange(client, server)?;
     }
     Ok(())
@@ -222,6 +222,12 @@ impl World {
         let c = pod("node-a", "c", Redirection::Off)?;
         Ok(Self { lab, a, b, c })
     }
+}
+
+/// Where an accepted connection was going.
+fn redirected_from(socket: &TcpStream) -> Result<Option<SocketAddr>, String> {
+    let local = socket.local_addr().map_err(|error| format!("its own address: {error}"))?;
+    Ok(original_destination(socket, local))
 }
 
 fn listen(pod: &Pod, address: IpAddr, port: u16) -> Result<TcpListener, String> {

@@ -69,6 +69,8 @@ pub(super) async fn listen(
     (room, crew): (Rc<Room>, Rc<Crew>),
     mut closing: watch::Receiver<bool>,
 ) {
+    // Not once more for each connection: they are as their listener is.
+    let _ = socket::tune(&listener, &room.shared.liveness());
     let listener = match TcpListener::from_std(listener) {
         Ok(listener) => listener,
         Err(error) => {
@@ -147,11 +149,11 @@ fn take(
     (room, crew): (&Rc<Room>, &Rc<Crew>),
 ) {
     let client = ClientAddr(canonical(peer));
-    let own = socket.local_addr().map_or(client.0, canonical);
-    let local = match entrance {
-        Entrance::Hbone => own,
-        _ => socket::original_destination(&socket).map_or(own, canonical),
-    };
+    let here = socket.local_addr().unwrap_or(client.0);
+    let local = canonical(match entrance {
+        Entrance::Hbone => here,
+        _ => socket::original_destination(&socket, here).unwrap_or(here),
+    });
     let shared = &room.shared;
     let (Some(node), Some(own)) = (shared.connections.take(), pod.connections.take()) else {
         return refuse(&socket, (entrance, client, local), Reason::TooManyConnections, room);

@@ -26,7 +26,6 @@ use crate::model::{ClientAddr, NetworkAddr, PodIp, VerifiedPeer, Workload};
 use crate::report::{
     Connection as Described, Direction, Early, Failure, Live, Reason, Side, SocketGuard, Transport,
 };
-use crate::sys::socket;
 use crate::wire::authority::Authority;
 use crate::wire::baggage::Baggage;
 use crate::wire::traceparent::TraceParent;
@@ -86,8 +85,6 @@ async fn greet(
     config: Arc<ServerConfig>,
     (room, pod): (&Room, &Pod),
 ) -> Result<(Server, VerifiedPeer), Failure> {
-    // Frames of many streams: waiting to fill a segment would cost each of them 40 ms.
-    let _ = socket::tune(&socket, &room.shared.liveness());
     let spoken = socket.peek(&mut [0]).await;
     spoken.map_err(|error| Failure::new(Reason::TlsHandshake, error))?;
     let now = room.shared.clock.monotonic();

@@ -45,7 +45,6 @@ pub(super) struct Way<'a> {
 pub(super) async fn serve(accepted: Box<Accepted>, connection: Connection, room: Rc<Room>) {
     let Accepted { socket, pod, client, local, guards, routed: foreseen, .. } = *accepted;
     let _guards = guards;
-    let _ = socket::tune(&socket, &room.shared.liveness());
     // What is over before the first byte is boxed, so that a connection which lives long is small.
     let asked = (client, OrigDst(local));
     let first = First::new(&socket);

@@ -75,7 +75,6 @@ async fn deliver(
         trace_id: None,
     };
     let live = shared.report.opened(&pod.spec.uid, described);
-    let _ = socket::tune(&socket, &shared.liveness());
     let opened = async {
         let session = session::open(room, connection, &facts).await?;
         let (source, target) = (client.ip(), facts.destination);

@@ -52,12 +52,12 @@ impl SocketPlan {
     }
 }
 
-/// Where a redirected connection was going; `None` if it was not redirected.
+/// Where a redirected connection was going; `None` if it was not redirected. `local` is the address
+/// that the socket has here.
 ///
 /// IPv4 addresses come out as IPv4, also those that the socket has in mapped form.
-pub fn original_destination(socket: &impl AsFd) -> Option<SocketAddr> {
-    let socket = SockRef::from(socket);
-    let local = canonical(socket.local_addr().ok()?.as_socket()?);
+pub fn original_destination(socket: &impl AsFd, local: SocketAddr) -> Option<SocketAddr> {
+    let (socket, local) = (SockRef::from(socket), canonical(local));
     // An IPv4 connection on a `[::]` listener is an IPv6 socket, but the kernel tracks it as
     // IPv4. Asking a truly IPv6 socket at the IPv4 level would look up a made-up 127.0.0.6.
     let original = match local {
@@ -67,7 +67,8 @@ pub fn original_destination(socket: &impl AsFd) -> Option<SocketAddr> {
     elsewhere(canonical(original.ok()?.as_socket()?), local)
 }
 
-/// Sets TCP_NODELAY, keepalive and user timeout.
+/// Sets TCP_NODELAY, keepalive and user timeout. What a listener has of these, the connections that
+/// it accepts have as well.
 pub fn tune(socket: &impl AsFd, liveness: &Liveness) -> io::Result<()> {
     let socket = SockRef::from(socket);
     socket.set_tcp_nodelay(true)?;
@@ -225,11 +226,13 @@ mod tests {
     fn a_connection_that_nobody_redirected_has_no_original_destination() {
         for listen in ["127.0.0.1:0", "[::]:0"] {
             let (client, accepted) = pair(listen);
-            assert_eq!(original_destination(&accepted), None, "{listen}");
-            assert_eq!(original_destination(&client), None, "{listen}");
+            for socket in [accepted, client] {
+                let local = socket.local_addr().unwrap();
+                assert_eq!(original_destination(&socket, local), None, "{listen}");
+            }
         }
         let (unix, _peer) = std::os::unix::net::UnixStream::pair().unwrap();
-        assert_eq!(original_destination(&unix), None);
+        assert_eq!(original_destination(&unix, (Ipv4Addr::LOCALHOST, 1).into()), None);
     }
 
     #[test]
@@ -260,6 +263,25 @@ mod tests {
         check(timeout(Some(seconds(1800))), (false, 0, 0, 0, Some(seconds(1800))));
         let least = Some(Duration::from_millis(1));
         check(timeout(Some(Duration::ZERO)), (false, 0, 0, 0, least));
+    }
+
+    #[test]
+    fn accepted_connections_are_as_their_listener() {
+        for listen in ["127.0.0.1:0", "[::]:0"] {
+            let listener = TcpListener::bind(listen).unwrap();
+            let seconds = Duration::from_secs;
+            let keepalive = Some((seconds(7), seconds(5), 3));
+            tune(&listener, &Liveness { keepalive, user_timeout: Some(seconds(9)) }).unwrap();
+            let port = listener.local_addr().unwrap().port();
+            let _client = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap();
+            let (accepted, _) = listener.accept().unwrap();
+            let socket = SockRef::from(&accepted);
+            assert!(socket.tcp_nodelay().unwrap() && socket.keepalive().unwrap());
+            assert_eq!(socket.tcp_keepalive_time().unwrap(), seconds(7));
+            assert_eq!(socket.tcp_keepalive_interval().unwrap(), seconds(5));
+            assert_eq!(socket.tcp_keepalive_retries().unwrap(), 3);
+            assert_eq!(socket.tcp_user_timeout().unwrap(), Some(seconds(9)));
+        }
     }
 
     #[test]
