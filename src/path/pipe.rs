@@ -21,6 +21,9 @@ use crate::sys::socket;
 
 /// How long bytes that were read before a reset may take to leave before the reset overtakes them.
 const LINGER: Duration = Duration::from_secs(5);
+/// How long an answer that nobody waits for may be kept for the application's first words: what an
+/// application that is near says at once.
+const ANSWER_KEPT: Duration = Duration::from_millis(1);
 /// How often the kernel is asked whether the application has taken everything.
 const UNSENT_CHECK: Duration = Duration::from_millis(2);
 /// Bytes one direction moves before it lets others have the worker.
@@ -81,7 +84,26 @@ pub(super) async fn tunnel(
     around: &Around<'_>,
 ) -> Result<(), Failure> {
     let tap = Tap::new(application, around.live.meter(), around.direction);
-    let end = both_ways(&tap, &mut stream, around).await;
+    let kept = stream.kept_answer();
+    let end = {
+        let mut both_ways = pin!(both_ways(&tap, &mut stream, around));
+        match kept {
+            None => both_ways.await,
+            Some(answer) => {
+                // Boxed, because a connection that lives long does not need it any more.
+                let mut due = Box::pin(sleep(ANSWER_KEPT));
+                tokio::select! {
+                    biased;
+                    end = &mut both_ways => end,
+                    () = &mut due => {
+                        answer.give();
+                        drop(due);
+                        both_ways.await
+                    }
+                }
+            }
+        }
+    };
     let application = tap.socket();
     match end {
         End::Clean | End::NoMore => Ok(()),

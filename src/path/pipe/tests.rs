@@ -16,9 +16,9 @@ use tokio::task::{JoinSet, LocalSet};
 
 use super::super::buffers::Buffers;
 use super::super::connections::Connections;
-use super::super::tunnel::Stream;
 use super::super::tunnel::in_memory;
 use super::super::tunnel::server::Server;
+use super::super::tunnel::{First, Stream};
 use super::{Around, tunnel};
 use crate::hbone::testing::Pki;
 use crate::report::{Direction, Failure, Reason};
@@ -274,5 +274,42 @@ fn the_end_of_the_stream_is_the_end_for_the_application() {
         .await;
         assert_eq!(seen, (b"all of it".to_vec(), Ok(())));
         assert_eq!(ended, None);
+    });
+}
+
+/// Nobody may wait for an application that has nothing to say.
+#[test]
+fn an_answer_is_not_kept_for_long() {
+    run(async {
+        let (mut pipes, mut drivers) = (JoinSet::new(), JoinSet::new());
+        let (a, b) = duplex(64 * 1024);
+        let pki = Pki::new();
+        let (a, b) =
+            tokio::join!(in_memory::secured_client(a, &pki), in_memory::secured_server(b, &pki));
+        let (near, driver) = in_memory::client(a);
+        drivers.spawn_local(driver);
+        let (mut client, proxied) = application().await;
+        client.write_all(b"question").await.unwrap();
+        // Not an accepted one, which is read once before anything is known of it.
+        let (towards_server, mut server) = application().await;
+        let mut tunnel = in_memory::server(b);
+        // With another stream open, nothing of the tunnel's own beginning carries the answer along.
+        let (_before, _) = tokio::join!(near.connect(), serve_one(&mut tunnel));
+        let answer = async {
+            let incoming = tunnel.next().await.unwrap().unwrap();
+            drivers.spawn_local(async move { while tunnel.next().await.is_some() {} });
+            // The driver has its turn first: nothing else is to carry the answer along.
+            for _ in 0..100 {
+                tokio::task::yield_now().await;
+            }
+            let far = incoming.accept(&HeaderMap::new()).unwrap();
+            assert!(far.kept_answer().is_some());
+            start(&mut pipes, towards_server, far, Direction::Inbound)
+        };
+        let mut first = First::new(&proxied);
+        let (_near, _far) = tokio::join!(near.connect_for(&mut first), answer);
+        let mut heard = [0; 8];
+        server.read_exact(&mut heard).await.unwrap();
+        assert_eq!(&heard, b"question");
     });
 }

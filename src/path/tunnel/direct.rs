@@ -10,6 +10,7 @@ use tokio::net::TcpStream;
 use tokio::time::sleep;
 
 use super::StreamError;
+use super::headers;
 use super::link::{Core, Link};
 use super::stream::{Receiver, Sender};
 use crate::hbone::Plan;
@@ -219,6 +220,7 @@ impl Core {
         link: &Link,
         read: impl FnOnce(&mut [IoSliceMut<'_>]) -> io::Result<usize>,
     ) -> Turn {
+        self.give_answer(stream);
         let mut batch = link.buffers.batch();
         let Ok(plan) = self.engine.plan(stream, batch.as_mut()) else {
             self.cut_off();
@@ -244,6 +246,15 @@ impl Core {
     pub(super) fn closed(&mut self, stream: u32) -> StreamError {
         let lost = || StreamError::Lost("the stream is closed".to_owned());
         self.broken(stream).unwrap_or_else(lost)
+    }
+
+    /// Answers 200 on a stream whose answer was kept: what follows it is about to leave.
+    pub(super) fn give_answer(&mut self, stream: u32) {
+        let kept = self.seats.get_mut(stream).and_then(|seat| seat.kept_answer.take());
+        if let Some(map) = kept {
+            // A stream that has ended meanwhile needs none.
+            self.engine.http_mut().respond(stream, 200, headers::fields(&map), false);
+        }
     }
 
     /// Gives bytes to a stream whose outbox is empty.

@@ -141,11 +141,16 @@ pub(in crate::path) fn server(secured: Secured) -> Server {
 
 impl Near {
     pub(in crate::path) async fn connect(&self) -> Stream {
+        self.connect_for(&mut First::none()).await
+    }
+
+    /// As [`Self::connect`], for an application that may speak first.
+    pub(in crate::path) async fn connect_for(&self, first: &mut First<'_>) -> Stream {
         let mut request = Request::new(());
         *request.method_mut() = Method::CONNECT;
         *request.uri_mut() = "10.0.0.1:80".parse().expect("a legal authority");
         let (slot, limit) = (self.0.reserve(), Duration::from_secs(5));
-        let answer = self.0.connect(slot, request, limit, &mut First::none()).await;
+        let answer = self.0.connect(slot, request, limit, first).await;
         answer.expect("the CONNECT is answered with 200").stream
     }
 }

@@ -3,6 +3,8 @@
 use std::rc::Rc;
 use std::task::{Context, Waker};
 
+use http::HeaderMap;
+
 use super::direct::Tap;
 use crate::hbone::frame::ErrorCode;
 use crate::hbone::http2::{By, Fields};
@@ -19,6 +21,8 @@ pub(super) struct Seat {
     pub(super) tap: Option<Rc<Tap>>,
     /// Writing to it failed.
     pub(super) broken: Option<std::io::Error>,
+    /// The headers of our answer, which waits for the bytes that follow it.
+    pub(super) kept_answer: Option<Box<HeaderMap>>,
     /// The answer to our CONNECT.
     pub(super) answer: Option<Box<(u16, Fields)>>,
     pub(super) reset: Option<(ErrorCode, By)>,

@@ -78,10 +78,31 @@ impl Incoming {
         self.list_size
     }
 
-    /// Answers 200 and makes it a stream.
+    /// Answers 200 and makes it a stream. If its first bytes are here already, nobody waits for the
+    /// answer: it is kept for a moment, so that it leaves together with what the application says
+    /// to them, and [`Stream::kept_answer`] is to be
+    /// given in the end.
     pub(in crate::path) fn accept(self, headers: &HeaderMap) -> Result<Stream, StreamError> {
-        self.answer(StatusCode::OK, headers, false)?;
+        if !self.keep_answer(headers)? {
+            self.answer(StatusCode::OK, headers, false)?;
+        }
         Ok(Stream::new(self.handle, None))
+    }
+
+    /// Keeps the answer, if the peer has spoken already; whether it has.
+    fn keep_answer(&self, headers: &HeaderMap) -> Result<bool, StreamError> {
+        let Handle { link, stream } = &self.handle;
+        let mut core = link.core();
+        if core.engine.http().parked(*stream).is_empty() {
+            return Ok(false);
+        }
+        if let Some(error) = core.broken(*stream) {
+            return Err(error);
+        }
+        if let Some(seat) = core.seats.get_mut(*stream) {
+            seat.kept_answer = Some(Box::new(headers.clone()));
+        }
+        Ok(true)
     }
 
     /// Answers with an error status and nothing else.

@@ -48,6 +48,13 @@ pub(super) struct Handle {
     pub(super) stream: u32,
 }
 
+/// An answer that nobody waits for yet.
+#[derive(Debug)]
+pub(in crate::path) struct KeptAnswer {
+    link: Rc<Link>,
+    stream: u32,
+}
+
 /// Why a stream ended other than cleanly.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::path) enum StreamError {
@@ -75,6 +82,14 @@ impl Stream {
         }
     }
 
+    /// Our answer, if it waits for the bytes that follow it.
+    pub(in crate::path) fn kept_answer(&self) -> Option<KeptAnswer> {
+        let Handle { link, stream } = &self.handle;
+        let kept =
+            link.core().seats.get_mut(*stream).is_some_and(|seat| seat.kept_answer.is_some());
+        kept.then(|| KeptAnswer { link: Rc::clone(link), stream: *stream })
+    }
+
     /// Ends both directions as an error. Bytes that have not left are dropped.
     pub(in crate::path) fn reset(&mut self) {
         let link = &self.handle.link;
@@ -84,6 +99,16 @@ impl Stream {
         }
         core.engine.http_mut().reset(self.handle.stream, ErrorCode::ConnectError);
         core.settle(link);
+    }
+}
+
+impl KeptAnswer {
+    /// Lets it wait no longer.
+    pub(in crate::path) fn give(self) {
+        let Self { link, stream } = self;
+        let mut core = link.core();
+        core.give_answer(stream);
+        core.settle(&link);
     }
 }
 
@@ -101,6 +126,7 @@ impl Sender {
         want: usize,
     ) -> Poll<Result<usize, StreamError>> {
         let mut core = self.link.core();
+        core.give_answer(self.stream);
         let blocked = !core.engine.unsent().is_empty();
         let room = core.engine.http_mut().room(self.stream, blocked);
         let Some(seat) = core.seats.get_mut(self.stream) else { return Poll::Pending };
@@ -132,6 +158,7 @@ impl Sender {
         if let Some(error) = core.broken(self.stream) {
             return Err(error);
         }
+        core.give_answer(self.stream);
         let behind = core.seats.get_mut(self.stream).filter(|seat| !seat.outbox.is_empty());
         match behind {
             Some(seat) => seat.finish_due = true,

@@ -5,6 +5,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::FutureExt;
 use http::{HeaderMap, Request, Response};
 use tokio::io::{DuplexStream, duplex};
 use tokio::task::{JoinSet, LocalSet};
@@ -217,5 +218,70 @@ fn a_closing_server_lets_open_streams_end_and_then_goes() {
         };
         tokio::join!(gone, streams);
         assert!(poll_fn(|cx| requests.poll_ready(cx)).await.is_err());
+    });
+}
+
+/// Lets everybody do what there is to do.
+async fn quiet() {
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+}
+
+/// A first stream, after which nothing of the tunnel's own beginning carries an answer along.
+async fn begun(requests: &mut h2::client::SendRequest<Bytes>, server: &mut Server) -> Stream {
+    let (response, _sender) = requests.send_request(connect(), false).unwrap();
+    let ours = server.next().await.unwrap().unwrap().accept(&HeaderMap::new()).unwrap();
+    tokio::select! {
+        response = response => drop(response.unwrap()),
+        _ = server.next() => panic!("nobody asks"),
+    }
+    ours
+}
+
+#[test]
+fn an_answer_to_who_has_spoken_leaves_with_the_first_words() {
+    for words in [true, false] {
+        run(async move {
+            let mut tasks = JoinSet::new();
+            let (mut requests, mut server) = asked(&mut tasks).await;
+            let _before = begun(&mut requests, &mut server).await;
+            let (mut response, mut sender) = requests.send_request(connect(), false).unwrap();
+            sender.send_data(Bytes::from_static(b"question"), false).unwrap();
+            let incoming = server.next().await.unwrap().unwrap();
+            tasks.spawn_local(async move { while server.next().await.is_some() {} });
+            quiet().await;
+            let mut ours = incoming.accept(&HeaderMap::new()).unwrap();
+            let answer = ours.kept_answer().expect("it has spoken");
+            quiet().await;
+            assert!((&mut response).now_or_never().is_none());
+            if words {
+                send(&mut ours.sender, b"reply").await;
+            } else {
+                answer.give();
+            }
+            quiet().await;
+            let mut body = response.now_or_never().unwrap().unwrap().into_body();
+            if words {
+                assert_eq!(body.data().await.unwrap().unwrap(), "reply");
+            }
+        });
+    }
+}
+
+#[test]
+fn who_has_said_nothing_is_answered_at_once() {
+    run(async {
+        let mut tasks = JoinSet::new();
+        let (mut requests, mut server) = asked(&mut tasks).await;
+        let _before = begun(&mut requests, &mut server).await;
+        let (response, _sender) = requests.send_request(connect(), false).unwrap();
+        let incoming = server.next().await.unwrap().unwrap();
+        tasks.spawn_local(async move { while server.next().await.is_some() {} });
+        quiet().await;
+        let ours = incoming.accept(&HeaderMap::new()).unwrap();
+        assert!(ours.kept_answer().is_none());
+        quiet().await;
+        assert!(response.now_or_never().is_some_and(|response| response.is_ok()));
     });
 }

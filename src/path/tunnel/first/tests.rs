@@ -57,17 +57,19 @@ async fn open(
     window: u32,
     scripts: impl IntoIterator<Item = Script>,
 ) -> (Rc<Pool>, Result<Stream, Failure>) {
-    let pool = Rc::new(Pool::new(&in_memory::config(), in_memory::settings(), Tasks::default()));
+    let tasks = Tasks::default();
+    let pool = Pool::new(&in_memory::config(), in_memory::settings(), tasks.clone());
+    let pool = Rc::new(pool);
     let scripts = Rc::new(RefCell::new(scripts.into_iter().collect::<VecDeque<_>>()));
     let pki = Rc::new(Pki::new());
     let dial = || {
         let script = scripts.borrow_mut().pop_front();
-        let pki = Rc::clone(&pki);
+        let (pki, tasks) = (Rc::clone(&pki), tasks.clone());
         async move {
             let script = script.ok_or_else(|| Failure::from(Reason::Dial))?;
             let (near, far) = duplex(1 << 20);
             let theirs = Rc::clone(&pki);
-            tokio::task::spawn_local(async move {
+            tasks.spawn(async move {
                 let tls = in_memory::foreign_server(far, &theirs).await;
                 let mut builder = h2::server::Builder::new();
                 builder.initial_window_size(window).initial_connection_window_size(1 << 20);
@@ -203,7 +205,8 @@ fn the_rest_follows_in_order() {
                 whole.send(()).unwrap();
                 while server.accept().await.is_some() {}
             });
-            tokio::task::spawn_local(async move {
+            let tasks = Tasks::default();
+            tasks.spawn(async move {
                 application.write_all(&all).await.unwrap();
                 std::future::pending::<()>().await;
             });
@@ -231,7 +234,8 @@ fn the_rest_follows_in_order() {
 fn no_more_is_on_its_way_before_the_answer_than_it_may() {
     run(async {
         let (mut application, socket) = application().await;
-        tokio::task::spawn_local(async move {
+        let tasks = Tasks::default();
+        tasks.spawn(async move {
             application.write_all(&pattern(MUCH)).await.unwrap();
             std::future::pending::<()>().await;
         });
