@@ -1,8 +1,10 @@
 //! A map cut into copy-on-write shards, so that publishing one change copies 1/256 of it.
 
-use std::collections::HashMap;
-use std::hash::{BuildHasher, Hash, RandomState};
+use std::hash::{BuildHasher, Hash};
 use std::sync::Arc;
+
+use foldhash::HashMap;
+use foldhash::fast::RandomState;
 
 const SHARDS: usize = 256;
 
@@ -48,8 +50,8 @@ impl<K: Hash + Eq + Clone, V: Clone> Shards<K, V> {
 impl<K, V> Default for Shards<K, V> {
     fn default() -> Self {
         // One empty map shared by all shards: `make_mut` separates them on the first write.
-        let empty = Arc::new(HashMap::new());
+        let empty = Arc::new(HashMap::default());
         let shards = (0..SHARDS).map(|_| Arc::clone(&empty)).collect();
-        Self { shards, hasher: RandomState::new() }
+        Self { shards, hasher: RandomState::default() }
     }
 }

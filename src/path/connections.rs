@@ -1,12 +1,12 @@
 //! Every connection of a worker, so that each can be told to end.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
+use foldhash::HashMap;
 use tokio::sync::Notify;
 
 use crate::decide::{Denial, Facts, authorize};

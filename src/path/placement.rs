@@ -2,11 +2,11 @@
 //! sooner. An accepted socket moves at most once, before its first byte.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use foldhash::HashMap;
 use tokio::runtime::RuntimeMetrics;
 
 use super::tunnel::TunnelKey;

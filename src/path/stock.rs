@@ -2,9 +2,9 @@
 //! the opener.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
 use std::io;
 
+use foldhash::HashMap;
 use socket2::Socket;
 
 use super::pod::Pod;

@@ -1,10 +1,12 @@
 //! Connections as they live: counted when they open, logged once when they end.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
+
+use foldhash::HashMap;
 
 use super::metrics::{Cells, Metrics, Series};
 use super::{Connection, Direction, Early, Failure, Reason, ResponseFlag, accesslog};

@@ -1,10 +1,10 @@
 //! Tunnels by key: shared by the connections of one pod to one hop under one set of identities.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
 use std::rc::Rc;
 use std::time::Duration;
 
+use foldhash::HashMap;
 use http::{HeaderMap, Request};
 use tokio::sync::Notify;
 
