@@ -160,8 +160,8 @@ pub(crate) async fn accept<F: Future<Output = io::Result<()>> + Send + 'static>(
             accepted = listener.accept() => {
                 let (stream, peer) = accepted?;
                 stream.set_nodelay(true)?;
-                let to = stream.local_addr().ok().and_then(|local| original_destination(&stream, local));
-                let to = to.map_or_else(|| stream.local_addr(), Ok)?;
+                let local = stream.local_addr()?;
+                let to = original_destination(&stream, local).unwrap_or(local);
                 tasks.spawn(serve(Captured { stream, peer, to }));
             }
         }

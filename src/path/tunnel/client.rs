@@ -132,9 +132,9 @@ impl Tunnel {
         Ok(Answer { headers, stream: Stream::new(handle, Some(slot)) })
     }
 
-    /// Opens a stream, and says the first bytes in it. If nobody waits for the answer any more it is
-    /// reset as an error: the far side may have opened its leg already, and must not take the end
-    /// for a clean one.
+    /// Opens a stream, and says the first bytes in it. If nobody waits for the answer any more it
+    /// is reset as an error: the far side may have opened its leg already, and must not take the
+    /// end for a clean one.
     fn ask(&self, request: &Request<()>, first: &[u8]) -> Result<Handle, ConnectError> {
         let authority = request.uri().authority().map_or("", |authority| authority.as_str());
         let fields = headers::fields(request.headers());
