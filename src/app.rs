@@ -9,8 +9,9 @@ use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{Notify, oneshot, watch};
 use tokio::task::JoinSet;
 
-use crate::config::{CertificateSource, Config, Mode, OriginalSource};
-use crate::control::file::{FileSource, FileStatus};
+use crate::config::{CertificateSource, Config, MeshSource, Mode, OriginalSource};
+use crate::control::file::FileSource;
+use crate::control::stream::{XdsParts, XdsSource, XdsStatus};
 use crate::creds::devca::{DevCa, DevCaError};
 use crate::creds::{CertificateState, Connector, Credentials, Issuer, IstioCa, Keeper, Settings};
 use crate::lifecycle::{Exit, Stop};
@@ -57,6 +58,8 @@ struct House {
     credentials: Credentials,
     report: Report,
     host: PodHost,
+    /// Where the stream from the control plane stands, if there is one.
+    control_plane: Option<watch::Receiver<XdsStatus>>,
     /// The control thread's long-lived tasks.
     tasks: JoinSet<()>,
 }
@@ -104,12 +107,59 @@ fn build(config: Config, clock: Clock, log: Log) -> Result<House, AppError> {
     let host = PodHost::new(&config, handles).map_err(system("start the workers"))?;
     let mut tasks = JoinSet::new();
     tasks.spawn_local(keeper.run());
-    let local = config.local_source.clone().ok_or(AppError::NoConfiguration)?;
-    let (source, loaded) = FileSource::new(local, publisher, Arc::clone(&metrics), clock.clone());
-    tasks.spawn_local(source.run());
-    tasks.spawn_local(state_manager(loaded, readiness.task("state manager")));
+    let parts = (publisher, &metrics, &clock, readiness.task("state manager"));
+    let control_plane = mesh_source(&config, parts, &mut tasks)?;
     let config = Arc::new(config);
-    Ok(House { config, clock, log, metrics, readiness, view, credentials, report, host, tasks })
+    Ok(House {
+        config,
+        clock,
+        log,
+        metrics,
+        readiness,
+        view,
+        credentials,
+        report,
+        host,
+        control_plane,
+        tasks,
+    })
+}
+
+/// Starts whoever writes the mesh; where the stream stands, if it is one.
+fn mesh_source(
+    config: &Config,
+    (publisher, metrics, clock, task): (Publisher, &Arc<Metrics>, &Clock, Task),
+    tasks: &mut JoinSet<()>,
+) -> Result<Option<watch::Receiver<XdsStatus>>, AppError> {
+    match config.mesh_from.clone().ok_or(AppError::NoConfiguration)? {
+        MeshSource::Local(local) => {
+            let metrics = Arc::clone(metrics);
+            let (source, status) = FileSource::new(local, publisher, metrics, clock.clone());
+            tasks.spawn_local(source.run());
+            tasks.spawn_local(state_manager(status, |status| status.loaded, task));
+            Ok(None)
+        }
+        MeshSource::Server(xds) => {
+            let connector = Connector::new(xds.server, &settings(config), clock.clone());
+            tracing::info!(address = %connector.address(), "the control plane");
+            let parts = XdsParts {
+                node: xds.node,
+                publisher,
+                metrics: metrics.xds.clone(),
+                clock: clock.clone(),
+                rng: fastrand::Rng::new(),
+            };
+            let (source, status) = XdsSource::new(Arc::new(connector), parts);
+            tasks.spawn_local(source.run());
+            tasks.spawn_local(state_manager(status.clone(), |status| status.loaded, task));
+            Ok(Some(status))
+        }
+    }
+}
+
+fn settings(config: &Config) -> Settings {
+    let identity = &config.identity;
+    Settings { pqc_only: identity.pqc_only, certificate_ttl: identity.certificate_ttl }
 }
 
 /// Serves people, machines and pods until something makes the proxy stop; then drains.
@@ -178,10 +228,8 @@ fn certificates(
     clock: &Clock,
     metrics: &Arc<Metrics>,
 ) -> Result<(Keeper, Credentials), AppError> {
-    let identity = &config.identity;
-    let settings =
-        Settings { pqc_only: identity.pqc_only, certificate_ttl: identity.certificate_ttl };
-    let issuer: Arc<dyn Issuer> = match &identity.certificates_from {
+    let settings = settings(config);
+    let issuer: Arc<dyn Issuer> = match &config.identity.certificates_from {
         None => return Err(AppError::NoCa),
         Some(CertificateSource::Development(ca)) => {
             let ca = DevCa::open(&ca.dir, clock.clone()).map_err(AppError::DevCa)?;
@@ -202,8 +250,8 @@ fn certificates(
 }
 
 /// Ready once a configuration was published; never withdrawn.
-async fn state_manager(mut loaded: watch::Receiver<FileStatus>, task: Task) {
-    if loaded.wait_for(|status| status.loaded).await.is_ok() {
+async fn state_manager<S>(mut status: watch::Receiver<S>, loaded: fn(&S) -> bool, task: Task) {
+    if status.wait_for(loaded).await.is_ok() {
         task.ready();
     }
 }
@@ -271,7 +319,9 @@ fn dump_closure(house: &House, pods: Option<Listing>) -> Box<dyn Fn() -> Vec<u8>
     let credentials = house.credentials.clone();
     let version = version::of_binary(house.config.istio_version.as_deref());
     let config = house.config.dump();
+    let control_plane = house.control_plane.clone();
     Box::new(move || {
+        let control_plane = control_plane.as_ref().map(|status| status.borrow().dump());
         let listed = pods.as_ref().map(|pods| {
             let pods = pods.lock().unwrap_or_else(PoisonError::into_inner);
             let state = |(uid, name, up): &(_, _, _)| PodState {
@@ -286,6 +336,7 @@ fn dump_closure(house: &House, pods: Option<Listing>) -> Box<dyn Fn() -> Vec<u8>
             certificates: &certificate_list(&credentials),
             pods: listed.as_deref(),
             connections: &report.connections(),
+            control_plane: control_plane.as_ref(),
             version: &version,
             config: &config,
         })
@@ -330,8 +381,8 @@ impl fmt::Display for AppError {
                  a development CA",
             ),
             Self::NoConfiguration => f.write_str(
-                "there is nothing to read the mesh from: set LOCAL_XDS_PATH to a configuration \
-                 file; reading it from istiod is not part of this version",
+                "there is nothing to read the mesh from: set XDS_ADDRESS to a control plane, or \
+                 LOCAL_XDS_PATH to a configuration file",
             ),
         }
     }

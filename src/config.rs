@@ -7,6 +7,7 @@ mod authority;
 mod dump;
 mod env;
 mod mesh_file;
+mod mesh_source;
 mod parts;
 mod upstream;
 mod values;
@@ -27,6 +28,7 @@ use mesh_file::ProxyConfig;
 use upstream::Known;
 
 pub use authority::{CertificateSource, DevelopmentCa};
+pub use mesh_source::{MeshSource, XdsConfig, XdsNode};
 pub use upstream::{AddressError, ServerAddress, Token, TrustRoot, Upstream};
 
 /// Everything the proxy was told at start.
@@ -40,10 +42,8 @@ pub struct Config {
     pub data_path: DataPathConfig,
     /// Certificates.
     pub identity: IdentityConfig,
-    /// Where the mesh's configuration comes from, if it is a file or a text.
-    pub local_source: Option<LocalSource>,
-    /// The control plane's address, if one is to be used.
-    pub xds_address: Option<String>,
+    /// Where the mesh comes from; a configuration that was read names something.
+    pub mesh_from: Option<MeshSource>,
     /// Number of worker threads; at least 1.
     pub workers: usize,
     /// What is logged and how.
@@ -297,11 +297,11 @@ impl Config {
         let node = parts::node(&mut env, &proxy);
         let known = Known { cluster_id: &node.cluster_id, exists: surroundings.exists };
         let source = authority::certificate_source(&mut env, surroundings.root, &known);
+        let mesh_from = mesh_source::mesh_source(&mut env, &proxy, &known);
         let config = Self {
             node,
             identity: parts::identity(&mut env, source),
-            local_source: parts::local_source(&mut env),
-            xds_address: parts::xds_address(&mut env, &proxy),
+            mesh_from,
             workers: workers::count(&mut env, &proxy, surroundings.cpus),
             log: parts::log(&mut env),
             termination_deadline: parts::termination_deadline(&mut env),

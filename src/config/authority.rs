@@ -46,7 +46,7 @@ pub(super) fn certificate_source(
             );
             return None;
         }
-        let address = upstream::address(env, REAL)?;
+        let address = upstream::address(env, REAL, None)?;
         let server = Upstream::read(env, "CA", address, known);
         return Some(CertificateSource::Server(server));
     }

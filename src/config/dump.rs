@@ -5,8 +5,8 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::{
-    CertificateSource, Config, DataPathConfig, IdentityConfig, LocalSource, Mode, OriginalSource,
-    Token, Upstream,
+    CertificateSource, Config, DataPathConfig, IdentityConfig, LocalSource, MeshSource, Mode,
+    OriginalSource, Token, Upstream,
 };
 
 impl Config {
@@ -20,8 +20,14 @@ impl Config {
             "mode": mode(&self.mode),
             "dataPath": data_path(&self.data_path),
             "identity": identity(&self.identity),
-            "localSource": self.local_source.as_ref().map(local_source),
-            "xdsAddress": self.xds_address,
+            "localSource": match &self.mesh_from {
+                Some(MeshSource::Local(source)) => Some(local_source(source)),
+                _ => None,
+            },
+            "xds": match &self.mesh_from {
+                Some(MeshSource::Server(xds)) => Some(upstream(&xds.server)),
+                _ => None,
+            },
             "workers": self.workers,
             "log": {
                 "filter": self.log.filter,

@@ -66,6 +66,11 @@ impl ProxyConfig {
         let here = || self.proxy_metadata.get(name).cloned();
         env.text(&format!("{METADATA_PREFIX}{name}")).or_else(here)
     }
+
+    /// All items of metadata that are set here.
+    pub(super) fn all_metadata(&self) -> impl Iterator<Item = (String, String)> {
+        self.proxy_metadata.clone().into_iter()
+    }
 }
 
 /// Reads YAML; an empty text says nothing. Errors name the place, and never show the text, which

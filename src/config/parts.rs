@@ -4,12 +4,12 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::env::{Env, shown};
+use super::env::Env;
 use super::mesh_file::ProxyConfig;
 use super::values::{duration, duration_within, number};
 use super::{
-    CertificateSource, DataPathConfig, IdentityConfig, Keepalive, LocalSource, LogConfig, Mode,
-    NodeConfig, OriginalSource, ServersConfig,
+    CertificateSource, DataPathConfig, IdentityConfig, Keepalive, LogConfig, Mode, NodeConfig,
+    OriginalSource, ServersConfig,
 };
 use crate::model::PodName;
 
@@ -163,48 +163,6 @@ pub(super) fn identity(
     }
 }
 
-pub(super) fn local_source(env: &mut Env<'_>) -> Option<LocalSource> {
-    const PATH: &str = "LOCAL_XDS_PATH";
-    match (env.text(PATH), env.text("LOCAL_XDS")) {
-        (Some(_), Some(_)) => {
-            env.wrong(PATH, "is refused together with LOCAL_XDS: set one of them");
-            None
-        }
-        (Some(path), None) => Some(LocalSource::Path(path.into())),
-        (None, Some(text)) => Some(LocalSource::Inline(text)),
-        (None, None) => {
-            env.wrong(
-                PATH,
-                "nothing says what the mesh is: set it to a configuration file (or LOCAL_XDS to \
-                 its text); this version has no client for a control plane",
-            );
-            None
-        }
-    }
-}
-
-/// The control plane that was asked for: an error, because what it says would be missing.
-pub(super) fn xds_address(env: &mut Env<'_>, proxy: &ProxyConfig) -> Option<String> {
-    const NAME: &str = "XDS_ADDRESS";
-    // Set to nothing it says that no control plane is wanted.
-    let address = if env.is_set(NAME) {
-        env.text(NAME)
-    } else {
-        proxy.discovery_address.clone().filter(|address| !address.is_empty())
-    };
-    if let Some(address) = &address {
-        env.wrong(
-            NAME,
-            format!(
-                "{} cannot be asked: this version has no client for a control plane. Set \
-                 XDS_ADDRESS to nothing and LOCAL_XDS_PATH to a configuration file",
-                shown(address)
-            ),
-        );
-    }
-    address
-}
-
 pub(super) fn log(env: &mut Env<'_>) -> LogConfig {
     let json = env.value("LOG_FORMAT", |text| match text {
         "json" => Ok(true),
@@ -266,9 +224,6 @@ pub(super) fn absent(env: &mut Env<'_>, proxy: &ProxyConfig) {
         let text = "this version does not check revocation, and revoked peers must not be \
             let in; unset it to go on without";
         env.wrong("CRL_PATH", text);
-    }
-    if env.switch("XDS_ON_DEMAND", false) {
-        env.warn("XDS_ON_DEMAND", "there is no control plane to ask");
     }
     let dns = proxy.metadata(env, "DNS_CAPTURE");
     let dns_on = dns.as_ref().map(|text| text.eq_ignore_ascii_case("true"));

@@ -78,7 +78,7 @@ fn the_defaults_are_those_of_the_specification() {
                 "pqcOnly": false,
             },
             "localSource": {"path": "/mesh.yaml"},
-            "xdsAddress": null,
+            "xds": null,
             "workers": 2,
             "log": {"filter": "info", "json": false, "policyDecisionsAtInfo": false},
             "servers": {"adminPort": 15000, "stats": "[::]:15020", "readiness": "[::]:15021"},
@@ -125,7 +125,7 @@ fn each_variable_arrives_in_its_place() {
     check("RUST_LOG", "access=debug", "/log/filter", json!("access=debug"));
     check("LOG_FORMAT", "json", "/log/json", json!(true));
     check("AUTHZ_POLICY_INFO_LOGGING", "true", "/log/policyDecisionsAtInfo", json!(true));
-    check("XDS_ADDRESS", "", "/xdsAddress", json!(null));
+    check("XDS_ADDRESS", "", "/xds", json!(null));
     check("CA_ADDRESS", "", "/identity/developmentCaDir", json!("/ca"));
     check("NOBODY_KNOWS_THIS", "?", "/workers", json!(2));
 }
@@ -169,19 +169,21 @@ fn what_cannot_be_used_is_refused_by_name() {
     check("UNSTABLE_ENABLE_SOCKS5", "true");
     check("ENABLE_PROXY", "false");
     check("TLS12_ENABLED", "true");
-    check("XDS_ADDRESS", "istiod:15012");
+    // One writer of the mesh.
+    assert_eq!(wrong(read(&[("XDS_ADDRESS", "istiod:15012")])), ["LOCAL_XDS_PATH"]);
     let both = read(&[("LOCAL_XDS", "{}")]);
     assert_eq!(wrong(both), ["LOCAL_XDS_PATH"]);
 }
 
 #[test]
 fn everything_wrong_is_told_at_once_and_with_its_value() {
-    let errors = read_on(8, true, None, &[("IPV6_ENABLED", "no"), ("KEEPALIVE_TIME", "later")]);
+    let more = [("IPV6_ENABLED", "no"), ("KEEPALIVE_TIME", "later"), ("XDS_ADDRESS", "")];
+    let errors = read_on(8, true, None, &more);
     let errors: Vec<String> = errors.unwrap_err().iter().map(ToString::to_string).collect();
     assert_eq!(errors.len(), 3, "{errors:?}");
     assert!(errors.iter().any(|text| text == "IPV6_ENABLED: \"no\" is neither true nor false"));
     assert!(errors.iter().any(|text| text.starts_with("KEEPALIVE_TIME: \"later\"")));
-    assert!(errors.iter().any(|text| text.starts_with("LOCAL_XDS_PATH: ")));
+    assert!(errors.iter().any(|text| text.starts_with("XDS_ADDRESS: is empty")));
     // A text that may hold secrets is never shown, and a long one never in full.
     let yaml = "proxyMetadata: {TOKEN: hunter2}\nconcurrency: hunter2";
     let errors = read(&[("PROXY_CONFIG", yaml), ("IPV6_ENABLED", &"x".repeat(9999))]).unwrap_err();
@@ -258,6 +260,96 @@ fn certificates_come_from_the_authority_that_was_named_else_from_istiod() {
     let wrongly = |more: &[(&str, &str)]| wrong(read_on(8, true, None, &[&[MESH], more].concat()));
     assert_eq!(wrongly(&[("CA_ADDRESS", "http://istiod:15010")]), ["CA_ADDRESS"]);
     assert_eq!(wrongly(&[("CA_HEADER_a", "1\n2")]), ["CA_HEADER_a"]);
+}
+
+/// What names no source of the mesh, and these variables.
+fn asking(mesh_file: Option<&str>, more: &[(&str, &str)]) -> Result<Config, Vec<ConfigError>> {
+    const CA: &[(&str, &str)] = &[("FAKE_CA", "true"), ("DEV_CA_DIR", "/ca")];
+    read_on(8, true, mesh_file, &[CA, more].concat())
+}
+
+#[test]
+fn the_mesh_comes_from_the_control_plane_that_was_named_else_from_istiod() {
+    let file = "defaultConfig: {discoveryAddress: \"istiod.system.svc:15012\"}";
+    let check = |file: Option<&str>, more: &[(&str, &str)], expected: &str| {
+        let dump = asking(file, more).unwrap().dump();
+        assert_eq!(dump.pointer("/xds/address"), Some(&json!(expected)), "{file:?} {more:?}");
+    };
+    const IN_CLUSTER: (&str, &str) = ("ISTIO_META_DNS_CAPTURE", "false");
+    check(None, &[], "https://localhost:15012");
+    check(Some(file), &[], "https://istiod.system.svc:15012");
+    check(Some(file), &[("XDS_ADDRESS", "here:1")], "https://here:1");
+    check(None, &[("XDS_ADDRESS", "http://127.0.0.1:15010")], "http://127.0.0.1:15010");
+    let cluster = [("KUBERNETES_SERVICE_HOST", "10.0.0.1"), ("CA_ADDRESS", "x:1"), IN_CLUSTER];
+    let config = read_on(8, true, None, &cluster).unwrap().dump();
+    assert_eq!(config["xds"]["address"], "https://istiod.istio-system.svc:15012");
+    assert_eq!(config["xds"]["token"], json!({"path": "./var/run/secrets/tokens/istio-token"}));
+    let named = asking(
+        None,
+        &[
+            ("XDS_ROOT_CA", "root-file"),
+            ("ALT_XDS_HOSTNAME", "istiod"),
+            ("XDS_HEADER_Tenant", "hunter2"),
+        ],
+    );
+    let named = named.unwrap().dump()["xds"].clone();
+    assert_eq!(named["root"], "root-file");
+    assert_eq!(named["alternativeName"], "istiod");
+    assert_eq!(named["headers"], json!(["tenant"]));
+    // Nothing at all, or what cannot be an address, stops the start.
+    assert_eq!(wrong(asking(Some(file), &[("XDS_ADDRESS", "")])), ["XDS_ADDRESS"]);
+    assert_eq!(wrong(asking(None, &[("XDS_ADDRESS", "http://istiod:15010")])), ["XDS_ADDRESS"]);
+    let broken = asking(Some("defaultConfig: {discoveryAddress: \"ftp://x\"}"), &[]);
+    assert_eq!(wrong(broken), ["discoveryAddress"]);
+    // A file goes before a control plane that nobody named, and before one that was silenced.
+    let silenced = asking(Some(file), &[("LOCAL_XDS", "{}"), ("XDS_ADDRESS", "")]);
+    assert_eq!(silenced.unwrap().dump()["xds"], json!(null));
+    let on_demand = asking(None, &[("XDS_ON_DEMAND", "true")]).unwrap().warnings;
+    assert!(on_demand[0].starts_with("XDS_ON_DEMAND: "), "{on_demand:?}");
+}
+
+#[test]
+fn the_control_plane_is_told_who_asks() {
+    let node = |file: Option<&str>, more: &[(&str, &str)]| {
+        let Some(MeshSource::Server(xds)) = asking(file, more).unwrap().mesh_from else {
+            panic!("{more:?}")
+        };
+        (xds.node.id.clone(), json!(xds.node.metadata))
+    };
+    let (id, metadata) = node(None, &[]);
+    assert_eq!(id, "ztunnel~1.1.1.1~.~.svc.cluster.local");
+    let base = json!({"NAME": "", "NAMESPACE": "", "INSTANCE_IPS": "1.1.1.1", "NODE_NAME": ""});
+    assert_eq!(metadata, base);
+    let file = "defaultConfig: {proxyMetadata: {ISTIO_META_A: file, B: file, C: file, D: file}}";
+    let more = [
+        ("POD_NAME", "z-1"),
+        ("POD_NAMESPACE", "system"),
+        ("INSTANCE_IP", "10.0.0.9"),
+        ("NODE_NAME", "node-a"),
+        ("CLUSTER_DOMAIN", "corp.example"),
+        ("PROXY_CONFIG", "proxyMetadata: {B: variable, C: variable, D: variable}"),
+        ("ISTIO_META_C", "env"),
+        ("ISTIO_META_D", "env"),
+        ("ISTIO_METAJSON_D", "{\"x\": [1]}"),
+        ("ISTIO_METAJSON_E", "{"),
+    ];
+    let (id, metadata) = node(Some(file), &more);
+    assert_eq!(id, "ztunnel~10.0.0.9~z-1.system~system.svc.cluster.local");
+    assert_eq!(
+        metadata,
+        json!({
+            "NAME": "z-1",
+            "NAMESPACE": "system",
+            "INSTANCE_IPS": "10.0.0.9",
+            "NODE_NAME": "node-a",
+            "A": "file",
+            "B": "variable",
+            "C": "env",
+            "D": {"x": [1]},
+        })
+    );
+    let warnings = asking(Some(file), &more).unwrap().warnings;
+    assert!(warnings[0].starts_with("ISTIO_METAJSON_E: "), "{warnings:?}");
 }
 
 #[test]
@@ -357,7 +449,7 @@ fn the_variable_goes_before_the_mesh_file_and_the_environment_before_both() {
     let broken = read_on(8, true, Some("defaultConfig: 7"), LEAST);
     assert_eq!(wrong(broken), ["./etc/istio/config/mesh"]);
     let asks = read_on(8, true, Some("defaultConfig: {discoveryAddress: istiod}"), LEAST);
-    assert_eq!(wrong(asks), ["XDS_ADDRESS"]);
+    assert_eq!(wrong(asks), ["LOCAL_XDS_PATH"]);
 }
 
 #[test]
@@ -372,7 +464,7 @@ fn what_should_be_known_is_a_warning() {
     // 0x2539: only the low 12 bits count.
     check(&[("PACKET_MARK", "9529")], &[]);
     check(&[("PACKET_MARK", "7")], &["PACKET_MARK"]);
-    check(&[("XDS_ON_DEMAND", "true")], &["XDS_ON_DEMAND"]);
+    check(&[("XDS_ON_DEMAND", "true")], &[]);
     check(&[("ISTIO_META_DNS_CAPTURE", "True")], &["ISTIO_META_DNS_CAPTURE"]);
     check(&[("ISTIO_META_DNS_CAPTURE", "false")], &[]);
     check(&[("PREFERED_SERVICE_NAMESPACE", "x")], &["PREFERED_SERVICE_NAMESPACE"]);

@@ -21,6 +21,8 @@ const CLUSTER_ADDRESS: &str = "https://istiod.istio-system.svc:15012";
 const LOCAL_ADDRESS: &str = "https://localhost:15012";
 /// Asks for the trust anchors of the operating system.
 const SYSTEM: &str = "SYSTEM";
+/// Where else an address may be named.
+const DISCOVERY: &str = "discoveryAddress";
 const PEM_MARK: &str = "-----BEGIN";
 
 /// A server of the control plane, how it is verified, and what it is shown.
@@ -105,13 +107,14 @@ impl Upstream {
     }
 }
 
-/// The address in a variable, else where istiod is; `None` if the variable says that there is
-/// none, or cannot be understood.
-pub(super) fn address(env: &mut Env<'_>, name: &str) -> Option<ServerAddress> {
+/// The address in a variable, else the one that was `named` elsewhere, else where istiod is; `None`
+/// if the variable says that there is none, or it cannot be understood.
+pub(super) fn address(env: &mut Env<'_>, name: &str, named: Option<&str>) -> Option<ServerAddress> {
     let in_cluster = env.is_set("KUBERNETES_SERVICE_HOST");
     let default = if in_cluster { CLUSTER_ADDRESS } else { LOCAL_ADDRESS };
     if !env.is_set(name) {
-        return default.parse().ok();
+        let parsed = named.unwrap_or(default).parse();
+        return parsed.map_err(|error: AddressError| env.wrong(DISCOVERY, error.to_string())).ok();
     }
     env.text(name)?;
     env.value(name, |text| text.parse().map_err(|error: AddressError| error.to_string()))

@@ -128,7 +128,7 @@ impl Connector {
     }
 
     /// A channel over a connection that is there.
-    pub(super) async fn over(
+    pub(crate) async fn over(
         &self,
         stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     ) -> Result<Channel, ChannelError> {

@@ -67,16 +67,16 @@ impl Snapshot {
         let workload = Arc::new(workload);
         for ip in Self::indexed_by_addr(&workload) {
             let addr = NetworkAddr { network: Arc::clone(&workload.network), ip };
-            let mut uids = self.uids_by_addr.get(&addr).cloned().unwrap_or_default();
+            let mut uids = self.uids_by_addr.remove(&addr).unwrap_or_default();
             uids.push(Arc::clone(&workload.uid));
             self.uids_by_addr.insert(addr, uids);
         }
         let pod = (Arc::clone(&workload.namespace), Arc::clone(&workload.name));
-        let mut uids = self.uids_by_pod.get(&pod).cloned().unwrap_or_default();
+        let mut uids = self.uids_by_pod.remove(&pod).unwrap_or_default();
         uids.push(Arc::clone(&workload.uid));
         self.uids_by_pod.insert(pod, uids);
         if let Some(host) = Self::indexed_by_host(&workload) {
-            let mut uids = self.uids_by_host.get(&host).cloned().unwrap_or_default();
+            let mut uids = self.uids_by_host.remove(&host).unwrap_or_default();
             uids.push(Arc::clone(&workload.uid));
             self.uids_by_host.insert(host, uids);
         }
@@ -130,12 +130,12 @@ impl Snapshot {
     fn insert_service(&mut self, service: Service) {
         let service = Arc::new(service);
         for vip in &service.vips {
-            let mut keys = self.services_by_vip.get(vip).cloned().unwrap_or_default();
+            let mut keys = self.services_by_vip.remove(vip).unwrap_or_default();
             keys.push(service.key.clone());
             self.services_by_vip.insert(vip.clone(), keys);
         }
         let host = Arc::clone(&service.key.hostname);
-        let mut keys = self.services_by_host.get(&host).cloned().unwrap_or_default();
+        let mut keys = self.services_by_host.remove(&host).unwrap_or_default();
         keys.push(service.key.clone());
         self.services_by_host.insert(host, keys);
         if !service.cidr_vips.is_empty() {

@@ -31,6 +31,11 @@ impl Publisher {
         (Self { current, generation: sender }, view)
     }
 
+    /// What was published last.
+    pub fn current(&self) -> Arc<Snapshot> {
+        self.current.load_full()
+    }
+
     /// Applies a batch and makes the result the current snapshot.
     ///
     /// Readers that load after this returns see it; readers that wait are woken after it is there.

@@ -30,6 +30,8 @@ pub struct Dump<'a> {
     pub pods: Option<&'a [PodState]>,
     /// Open connections by pod uid.
     pub connections: &'a BTreeMap<Box<str>, PodConnections>,
+    /// Where the stream from the control plane stands, if there is one.
+    pub control_plane: Option<&'a serde_json::Value>,
     /// What was built and how.
     pub version: &'a Version,
     /// The effective configuration, with the limits.
@@ -88,6 +90,9 @@ impl Serialize for Dump<'_> {
         if let Some(pods) = self.pods {
             let states = pods.iter().map(|pod| (&pod.uid, self.state_of(pod)));
             map.serialize_entry("workloadState", &states.collect::<BTreeMap<_, _>>())?;
+        }
+        if let Some(status) = self.control_plane {
+            map.serialize_entry("controlPlane", status)?;
         }
         map.serialize_entry("version", self.version)?;
         map.serialize_entry("config", self.config)?;

@@ -6,6 +6,7 @@
 mod outcomes;
 mod scrape;
 mod traffic;
+mod xds;
 
 use std::fmt;
 use std::sync::Arc;
@@ -26,6 +27,7 @@ use scrape::Sources;
 use traffic::Traffic;
 
 pub(super) use traffic::{Cells, Series};
+pub use xds::XdsMetrics;
 
 /// What the encoder is told where there is no exemplar.
 const NO_EXEMPLAR: Option<&Exemplar<[(String, String); 0], u64>> = None;
@@ -37,6 +39,8 @@ pub struct Metrics {
     pub pods: PodMetrics,
     /// The file that configures us, if one does.
     pub config_file: ConfigFileMetrics,
+    /// The control plane that configures us, if one does.
+    pub xds: XdsMetrics,
     /// Certificates that were fetched, and those that were not.
     pub certificates: CertificateMetrics,
     /// Decisions that were refused because a policy that applies has not arrived.
@@ -123,6 +127,7 @@ impl Metrics {
         let metrics = Self {
             pods: PodMetrics::default(),
             config_file: ConfigFileMetrics::default(),
+            xds: XdsMetrics::default(),
             certificates: CertificateMetrics::default(),
             policy_unknown: Counter::default(),
             dry_run_findings: Counter::default(),
@@ -221,6 +226,7 @@ impl Metrics {
             "Fetches of certificates that failed",
             self.certificates.failures.clone(),
         );
+        self.xds.register(&mut self.registry);
         let gauges = [
             ("workload_manager_active_proxy_count", "Pods served", &self.pods.active),
             ("workload_manager_pending_proxy_count", "Pods not served yet", &self.pods.pending),

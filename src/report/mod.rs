@@ -12,7 +12,7 @@ pub mod log;
 pub mod metrics;
 mod outcome;
 mod reason;
-mod time;
+pub mod time;
 pub mod version;
 
 pub use live::{Live, Meter, PodConnections, Report, SocketGuard};

@@ -5,7 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 const SECONDS_PER_DAY: i64 = 86_400;
 
 /// `2026-08-20T12:00:00.000000Z`, as log lines carry it (spec operations 8).
-pub(super) fn micros(at: SystemTime) -> String {
+pub fn micros(at: SystemTime) -> String {
     let (seconds, micros) = since_epoch(at);
     format!("{}.{micros:06}Z", without_zone(seconds))
 }

@@ -109,6 +109,7 @@ fn dumped_with(
         certificates,
         pods,
         connections,
+        control_plane: None,
         version: &Version::default(),
         config: &config,
     });

@@ -42,6 +42,10 @@ adit_policy_unknown_total 0
 adit_dry_run_findings_total 0
 # TYPE adit_panics counter
 adit_panics_total 0
+# TYPE adit_xds_connected gauge
+adit_xds_connected 0
+# TYPE adit_xds_last_response_timestamp_seconds gauge
+adit_xds_last_response_timestamp_seconds 0
 # TYPE workload_manager_active_proxy_count gauge
 workload_manager_active_proxy_count 0
 # TYPE workload_manager_pending_proxy_count gauge

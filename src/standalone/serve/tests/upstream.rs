@@ -6,10 +6,13 @@ use rustls_pki_types::CertificateSigningRequestDer;
 use rustls_pki_types::pem::PemObject;
 
 use super::*;
-use crate::config::{Token, TrustRoot, Upstream};
+use crate::config::{Token, TrustRoot, Upstream, XdsNode};
+use crate::control::stream::{XdsParts, XdsSource};
 use crate::creds::{
     Connect, Connector, IssueErrorKind, IssueRequest, Issuer, IstioCa, explain_status,
 };
+use crate::model::{PolicyKey, Publisher, View};
+use crate::report::metrics::XdsMetrics;
 use crate::wire::ca::auth::IstioCertificateRequest;
 use crate::wire::ca::auth::istio_certificate_service_client::IstioCertificateServiceClient;
 use crate::wire::spiffe::Identity;
@@ -97,4 +100,46 @@ async fn the_proxys_own_client_gets_certificates_and_a_token_that_is_refused_is_
     fs::write(&path, world.token("a")).unwrap();
     let issued = ask().await.unwrap();
     assert_eq!((issued.chain.len(), issued.roots.len()), (1, 1));
+}
+
+/// A proxy of `node` whose mesh is what the control plane says.
+fn follow(world: &World, node: &str) -> (View, JoinSet<()>) {
+    fs::write(world.folder.join("token"), world.token(node)).unwrap();
+    let (publisher, view) = Publisher::new();
+    let parts = XdsParts {
+        node: XdsNode {
+            id: "ztunnel~10.0.0.9~z.ns~ns.svc.cluster.local".to_owned(),
+            metadata: [("NODE_NAME".to_owned(), node.into())].into(),
+        },
+        publisher,
+        metrics: XdsMetrics::default(),
+        clock: Clock::system(),
+        rng: fastrand::Rng::new(),
+    };
+    let (source, _) = XdsSource::new(Arc::new(connector(world)), parts);
+    let mut tasks = JoinSet::new();
+    tasks.spawn(source.run());
+    (view, tasks)
+}
+
+#[tokio::test]
+async fn the_proxys_own_stream_follows_the_manifests() {
+    let yaml = NAMESPACE.to_owned() + &pod("web", "a", "10.0.0.1");
+    let world = World::start("stream", &yaml).await;
+    let (view, _tasks) = follow(&world, "a");
+    let is = async |wanted: (usize, usize, usize)| {
+        let found = view.wait_for(PATIENCE, |mesh| (mesh.counts() == wanted).then_some(())).await;
+        assert_eq!(found, Some(()), "{:?} instead of {wanted:?}", view.load().counts());
+    };
+    is((1, 0, 0)).await;
+    world.write(&format!("{yaml}{}---{POLICY}", pod("db", "b", "10.0.0.2")));
+    is((2, 0, 1)).await;
+    let policy = PolicyKey::new("shop", "only-web");
+    assert!(view.load().policy(&policy).is_some());
+    world.write(&format!("{NAMESPACE}{}", pod("db", "b", "10.0.0.2")));
+    is((1, 0, 0)).await;
+    // Nothing of ours is refused by our own.
+    let status = world.status_with(|status| status["proxies"][0]["token_of"] == "a").await;
+    let kinds = status["proxies"][0]["resources"].as_array().unwrap();
+    assert!(kinds.iter().all(|kind| kind["nacks"] == 0), "{status}");
 }

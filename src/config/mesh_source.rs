@@ -1,0 +1,125 @@
+//! Where the mesh's configuration comes from, and as whom the control plane is asked for it.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use super::LocalSource;
+use super::env::Env;
+use super::mesh_file::ProxyConfig;
+use super::upstream::{self, Known, Upstream};
+
+const ADDRESS: &str = "XDS_ADDRESS";
+const PATH: &str = "LOCAL_XDS_PATH";
+const TEXT: &str = "LOCAL_XDS";
+const METADATA_PREFIX: &str = "ISTIO_META_";
+const METADATA_JSON_PREFIX: &str = "ISTIO_METAJSON_";
+/// What istiod takes for an address where none is known (spec xds 2).
+const INSTANCE_IP_DEFAULT: &str = "1.1.1.1";
+/// The literal form that istiod knows, whatever the cluster's domain is.
+const DOMAIN_SUFFIX: &str = "svc.cluster.local";
+
+/// Where the mesh's configuration comes from: one writer, so never from two places.
+#[derive(Clone, Debug)]
+pub enum MeshSource {
+    /// A file or a text.
+    Local(LocalSource),
+    /// A control plane.
+    Server(XdsConfig),
+}
+
+/// How the control plane is asked.
+#[derive(Clone, Debug)]
+pub struct XdsConfig {
+    /// Where it is, and what it is shown.
+    pub server: Upstream,
+    /// As whom it is asked.
+    pub node: XdsNode,
+}
+
+/// Who we are to the control plane (spec xds 2).
+#[derive(Clone, Debug, PartialEq)]
+pub struct XdsNode {
+    /// `ztunnel~<ip>~<pod>.<namespace>~<namespace>.svc.cluster.local`
+    pub id: String,
+    /// What else it is told; may hold secrets of whoever wrote it.
+    pub metadata: BTreeMap<String, Value>,
+}
+
+/// The file or text that was given, else the control plane that was named, else istiod.
+pub(super) fn mesh_source(
+    env: &mut Env<'_>,
+    proxy: &ProxyConfig,
+    known: &Known<'_>,
+) -> Option<MeshSource> {
+    let local = local_source(env);
+    let discovery = proxy.discovery_address.as_deref().filter(|address| !address.is_empty());
+    let silenced = env.is_set(ADDRESS) && env.text(ADDRESS).is_none();
+    let named = env.text(ADDRESS).is_some() || (discovery.is_some() && !silenced);
+    match local {
+        Some((name, _)) if named => {
+            let text = "is refused because a control plane is named too (XDS_ADDRESS or \
+                discoveryAddress): the mesh has one writer. Set XDS_ADDRESS to nothing, or unset \
+                this";
+            env.wrong(name, text);
+            None
+        }
+        Some((_, local)) => Some(MeshSource::Local(local)),
+        None if silenced => {
+            let text = "is empty, and nothing else says what the mesh is: set it to a control \
+                plane, or LOCAL_XDS_PATH to a configuration file";
+            env.wrong(ADDRESS, text);
+            None
+        }
+        None => {
+            if env.switch("XDS_ON_DEMAND", false) {
+                let text = "this version subscribes to the whole mesh instead";
+                env.warn("XDS_ON_DEMAND", text);
+            }
+            let address = upstream::address(env, ADDRESS, discovery)?;
+            let server = Upstream::read(env, "XDS", address, known);
+            Some(MeshSource::Server(XdsConfig { server, node: node(env, proxy) }))
+        }
+    }
+}
+
+/// With the variable that says so.
+fn local_source(env: &mut Env<'_>) -> Option<(&'static str, LocalSource)> {
+    match (env.text(PATH), env.text(TEXT)) {
+        (Some(_), Some(_)) => {
+            env.wrong(PATH, "is refused together with LOCAL_XDS: set one of them");
+            None
+        }
+        (Some(path), None) => Some((PATH, LocalSource::Path(path.into()))),
+        (None, Some(text)) => Some((TEXT, LocalSource::Inline(text))),
+        (None, None) => None,
+    }
+}
+
+fn node(env: &mut Env<'_>, proxy: &ProxyConfig) -> XdsNode {
+    let text = |name: &str| env.text(name).unwrap_or_default();
+    let (pod, namespace) = (text("POD_NAME"), text("POD_NAMESPACE"));
+    let ip = env.text("INSTANCE_IP").unwrap_or_else(|| INSTANCE_IP_DEFAULT.to_owned());
+    let id = format!("ztunnel~{ip}~{pod}.{namespace}~{namespace}.{DOMAIN_SUFFIX}");
+    let base = [
+        ("NAME", pod),
+        ("NAMESPACE", namespace),
+        ("INSTANCE_IPS", ip),
+        ("NODE_NAME", text("NODE_NAME")),
+    ];
+    let mut metadata: BTreeMap<String, Value> =
+        base.into_iter().map(|(name, value)| (name.to_owned(), value.into())).collect();
+    let texts = |(name, value): (String, String)| (name, Value::from(value));
+    metadata.extend(proxy.all_metadata().map(texts));
+    metadata.extend(env.prefixed(METADATA_PREFIX).into_iter().map(texts));
+    for (name, text) in env.prefixed(METADATA_JSON_PREFIX) {
+        match serde_json::from_str(&text) {
+            Ok(value) => drop(metadata.insert(name, value)),
+            Err(_) => env.warn(
+                &format!("{METADATA_JSON_PREFIX}{name}"),
+                "it is no JSON, and the control plane is not told of it",
+            ),
+        }
+    }
+    XdsNode { id, metadata }
+}

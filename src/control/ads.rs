@@ -1,0 +1,294 @@
+//! The client's side of delta xDS (spec xds 4 and 5): responses in, changes and requests out. No
+//! I/O, no time.
+//!
+//! Nothing is handed out for publication until every type has been answered once, so that no pod
+//! is served before the policies are there. What the server says from then on is applied as it
+//! comes. A lost stream takes nothing away.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use foldhash::{HashMap, HashSet};
+
+use super::changes::Changes;
+use super::ingest::{self, Flaw, Item, Key, Texts};
+use crate::model::{Delta, Snapshot};
+use crate::wire::xds::ResourceType;
+use crate::wire::xds::discovery::{
+    DeltaDiscoveryRequest, DeltaDiscoveryResponse, Node, Resource, Status,
+};
+
+/// Resources of one type.
+const RESOURCES_MAX: usize = 2_000_000;
+/// Bytes of names and versions in one request: a server takes 4 MiB (spec xds 5.3).
+const REPORT_BYTES_MAX: usize = 3 << 20;
+/// What an entry of the report costs besides its two texts: tags and lengths.
+const ENTRY_BYTES: usize = 16;
+/// Bytes of the text of a NACK.
+const NACK_BYTES_MAX: usize = 4_096;
+
+/// What the client knows, through all streams.
+#[derive(Debug)]
+pub(super) struct Ads {
+    node: Node,
+    types: BTreeMap<ResourceType, Known>,
+    changes: Changes,
+    published: bool,
+}
+
+/// One type of resource.
+#[derive(Debug, Default)]
+struct Known {
+    /// Answered once, on any stream.
+    answered: bool,
+    /// Nothing has come on this stream yet.
+    fresh: bool,
+    held: HashMap<Arc<str>, Held>,
+    rejected: BTreeMap<Arc<str>, Flaw>,
+    nacks: u64,
+}
+
+/// One resource that the server believes we have.
+#[derive(Debug)]
+struct Held {
+    /// Of the content that is in force; empty if there is none that could be reported.
+    version: Arc<str>,
+    /// What it is in the mesh, if it could be read or something stands in for it.
+    key: Option<Key>,
+    /// It was never read: what is in the mesh, if anything, refuses in its place.
+    stands_in: bool,
+    /// The server was told of it at the beginning of this stream.
+    reported: bool,
+}
+
+/// What a response leads to, besides changes.
+#[derive(Debug)]
+pub(super) struct Answer {
+    /// To be sent when the changes are in force.
+    pub(super) request: DeltaDiscoveryRequest,
+    /// What was rejected, and was not already for the same reason.
+    pub(super) rejected: Vec<(Arc<str>, Flaw)>,
+}
+
+/// Where one type stands.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Standing {
+    /// A response was applied.
+    pub(super) answered: bool,
+    /// Resources that the server believes we have.
+    pub(super) resources: usize,
+    /// Responses that were answered with a NACK.
+    pub(super) nacks: u64,
+    /// What is rejected now, by name.
+    pub(super) rejected: BTreeMap<Arc<str>, Flaw>,
+}
+
+impl Ads {
+    /// A client that knows nothing yet.
+    pub(super) fn new(node: Node) -> Self {
+        let types = ResourceType::ALL.map(|kind| (kind, Known::default()));
+        Self { node, types: types.into(), changes: Changes::default(), published: false }
+    }
+
+    /// The requests that begin a stream. Without `report` the server is told nothing of what we
+    /// have, and sends everything.
+    pub(super) fn open(&mut self, report: bool) -> Vec<DeltaDiscoveryRequest> {
+        let first = |(kind, known): (&ResourceType, &mut Known)| DeltaDiscoveryRequest {
+            node: Some(self.node.clone()),
+            type_url: kind.url().to_owned(),
+            initial_resource_versions: known.open(report),
+            ..DeltaDiscoveryRequest::default()
+        };
+        self.types.iter_mut().map(first).collect()
+    }
+
+    /// Takes a response. `current` is what was published last.
+    pub(super) fn receive(
+        &mut self,
+        response: DeltaDiscoveryResponse,
+        current: &Snapshot,
+    ) -> Answer {
+        let DeltaDiscoveryResponse { resources, type_url, nonce, removed_resources, .. } = response;
+        let mut request =
+            DeltaDiscoveryRequest { type_url, response_nonce: nonce, ..Default::default() };
+        let kind = ResourceType::from_url(&request.type_url);
+        let Some((kind, known)) = kind.and_then(|kind| Some((kind, self.types.get_mut(&kind)?)))
+        else {
+            // What we never asked for is no reason to say no (spec xds 5.1).
+            return Answer { request, rejected: Vec::new() };
+        };
+        let changes = &mut self.changes;
+        if std::mem::take(&mut known.fresh) {
+            known.drop_absent(&resources, changes);
+        }
+        let mut apply = Apply { kind, current, changes, texts: Texts::default() };
+        let (mut flaws, mut rejected) = (Vec::new(), Vec::new());
+        for resource in resources {
+            let Err(flaw) = known.take(&resource, &mut apply) else { continue };
+            let name: Arc<str> = resource.name.into();
+            if known.reject(&name, &flaw) {
+                rejected.push((Arc::clone(&name), flaw.clone()));
+            }
+            flaws.push((name, flaw));
+        }
+        for name in removed_resources {
+            known.remove(&name, changes);
+        }
+        known.answered = true;
+        if !flaws.is_empty() {
+            known.nacks += 1;
+            request.error_detail = Some(nack(&flaws));
+        }
+        Answer { request, rejected }
+    }
+
+    /// What is to be published now, if anything: the first time even if it is nothing, for readers
+    /// wait for a first generation.
+    pub(super) fn take_changes(&mut self) -> Option<Delta> {
+        if !self.answered() {
+            return None;
+        }
+        let first = !std::mem::replace(&mut self.published, true);
+        let delta = self.changes.take();
+        (first || !delta.is_empty()).then_some(delta)
+    }
+
+    /// Whether every type has been answered once.
+    pub(super) fn answered(&self) -> bool {
+        self.types.values().all(|known| known.answered)
+    }
+
+    /// Whether every type has been answered on this stream.
+    pub(super) fn is_fresh(&self) -> bool {
+        self.types.values().all(|known| known.answered && !known.fresh)
+    }
+
+    /// Where each type stands.
+    pub(super) fn standing(&self) -> BTreeMap<ResourceType, Standing> {
+        let standing = |(&kind, known): (&ResourceType, &Known)| {
+            let Known { answered, nacks, .. } = *known;
+            let (resources, rejected) = (known.held.len(), known.rejected.clone());
+            (kind, Standing { answered, resources, nacks, rejected })
+        };
+        self.types.iter().map(standing).collect()
+    }
+}
+
+/// What a resource is applied with.
+struct Apply<'a> {
+    kind: ResourceType,
+    current: &'a Snapshot,
+    changes: &'a mut Changes,
+    texts: Texts,
+}
+
+impl Known {
+    /// Begins a stream: what the server is told that we have. What has no version cannot be told,
+    /// and what does not fit is left out: whether it still exists shows in the first response.
+    fn open(&mut self, report: bool) -> BTreeMap<String, String> {
+        self.fresh = true;
+        let mut room = if report { REPORT_BYTES_MAX } else { 0 };
+        let mut versions = BTreeMap::new();
+        for (name, held) in &mut self.held {
+            let bytes = name.len() + held.version.len() + ENTRY_BYTES;
+            held.reported = !held.version.is_empty() && bytes <= room;
+            if held.reported {
+                room -= bytes;
+                versions.insert(name.to_string(), held.version.to_string());
+            }
+        }
+        versions
+    }
+
+    /// The first response of a stream has everything that exists and was not reported: what is not
+    /// there does not exist any more.
+    fn drop_absent(&mut self, resources: &[Resource], changes: &mut Changes) {
+        let there: HashSet<&str> = resources.iter().map(|r| r.name.as_str()).collect();
+        let gone =
+            self.held.iter().filter(|(name, held)| !held.reported && !there.contains(&***name));
+        let gone: Vec<Arc<str>> = gone.map(|(name, _)| Arc::clone(name)).collect();
+        for name in gone {
+            self.remove(&name, changes);
+        }
+    }
+
+    /// Applies one resource, or says what is wrong with it.
+    fn take(&mut self, resource: &Resource, apply: &mut Apply<'_>) -> Result<(), Flaw> {
+        let known = self.held.get_key_value(resource.name.as_str());
+        if known.is_none() && self.held.len() >= RESOURCES_MAX {
+            return Err(Flaw::TooMany(RESOURCES_MAX));
+        }
+        let name =
+            known.map_or_else(|| resource.name.as_str().into(), |(name, _)| Arc::clone(name));
+        let read = ingest::read(apply.kind, resource, &mut apply.texts);
+        let version = resource.version.as_str();
+        match read {
+            Ok(item) => {
+                self.rejected.remove(&name);
+                self.hold(name, (version, false), Some(item), apply);
+                Ok(())
+            }
+            Err(rejection) => {
+                if known.is_none_or(|(_, held)| held.stands_in) {
+                    self.hold(name, ("", true), rejection.stand_in, apply);
+                }
+                Err(rejection.flaw)
+            }
+        }
+    }
+
+    /// Notes a rejection; whether it is news.
+    fn reject(&mut self, name: &Arc<str>, flaw: &Flaw) -> bool {
+        // What there is no room for is not remembered either.
+        if !self.held.contains_key(name) {
+            return true;
+        }
+        self.rejected.insert(Arc::clone(name), flaw.clone()).as_ref() != Some(flaw)
+    }
+
+    /// Puts an item in force under a name, in place of what was there.
+    fn hold(
+        &mut self,
+        name: Arc<str>,
+        (version, stands_in): (&str, bool),
+        item: Option<Item>,
+        apply: &mut Apply<'_>,
+    ) {
+        let key = item.as_ref().map(Item::key);
+        let before = self.held.get(&name).and_then(|held| held.key.clone());
+        if let Some(before) = before.filter(|before| Some(before) != key.as_ref()) {
+            apply.changes.remove(&name, before);
+        }
+        if let Some(item) = item
+            && !apply.changes.is_known(&name, &item, apply.current)
+        {
+            apply.changes.set(&name, item);
+        }
+        let held = Held { version: version.into(), key, stands_in, reported: true };
+        self.held.insert(name, held);
+    }
+
+    fn remove(&mut self, name: &str, changes: &mut Changes) {
+        self.rejected.remove(name);
+        let Some((name, held)) = self.held.remove_entry(name) else { return };
+        if let Some(key) = held.key {
+            changes.remove(&name, key);
+        }
+    }
+}
+
+fn nack(flaws: &[(Arc<str>, Flaw)]) -> Status {
+    let mut message = String::new();
+    for (at, (name, flaw)) in flaws.iter().enumerate() {
+        let item = format!("{}{name}: {flaw}", if at == 0 { "" } else { "; " });
+        if message.len() + item.len() > NACK_BYTES_MAX {
+            message.push_str(&format!("; and {} more", flaws.len() - at));
+            break;
+        }
+        message.push_str(&item);
+    }
+    Status { message, ..Status::default() }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,245 @@
+//! The stream from the control plane: connects, asks, applies, answers, and comes back.
+//!
+//! Whatever happens to the stream, what was published stays (spec xds 5.3): a proxy whose control
+//! plane is gone serves what it knows.
+
+mod mesh;
+mod status;
+#[cfg(test)]
+mod tests;
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::stream::unfold;
+use prost::Message;
+use tokio::sync::{mpsc, watch};
+use tokio::task::spawn_blocking;
+use tokio::time::{sleep, timeout};
+use tonic::{Code, Status, Streaming};
+
+use super::backoff::Backoff;
+use super::node;
+use crate::config::XdsNode;
+use crate::creds::{Connect, explain_status};
+use crate::model::Publisher;
+use crate::report::metrics::XdsMetrics;
+use crate::sys::clock::Clock;
+use crate::wire::xds::ResourceType;
+use crate::wire::xds::discovery::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
+use crate::wire::xds::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse};
+
+use mesh::{Applied, Mesh};
+use status::Teller;
+pub use status::XdsStatus;
+
+/// The largest response (spec xds 1).
+const RESPONSE_BYTES_MAX: usize = 200 << 20;
+/// Responses that are applied and published together, when they have come together.
+const BATCH_MAX: usize = 64;
+/// Requests that wait to be sent.
+const REQUESTS_MAX: usize = 2 * BATCH_MAX;
+/// How long a server may take no requests.
+const SEND_MAX: Duration = Duration::from_secs(30);
+/// More resources than this are applied on a thread of their own: certificates and pods do not
+/// have the time.
+const INLINE_MAX: usize = 256;
+
+/// The one writer of the mesh when a control plane says what it is.
+#[derive(Debug)]
+pub struct XdsSource {
+    connector: Arc<dyn Connect>,
+    mesh: Arc<Mutex<Mesh>>,
+    backoff: Backoff,
+    /// The next stream tells the server what we have.
+    report: bool,
+    teller: Teller,
+}
+
+/// How a stream ended.
+#[derive(Debug)]
+enum End {
+    /// It did not begin.
+    NoConnection(String),
+    /// The server ended it with an error.
+    Failed(Status),
+    /// The server ended it, or the connection was lost.
+    Lost(String),
+    /// The server has nothing more to say.
+    Complete,
+    /// The fault is ours.
+    Internal(String),
+}
+
+/// What is needed besides the connection.
+#[derive(Debug)]
+pub struct XdsParts {
+    /// Who we are.
+    pub node: XdsNode,
+    /// Where the mesh is published.
+    pub publisher: Publisher,
+    /// Where it is counted.
+    pub metrics: XdsMetrics,
+    /// The time.
+    pub clock: Clock,
+    /// The chance behind pauses.
+    pub rng: fastrand::Rng,
+}
+
+impl XdsSource {
+    /// A source that asks whoever `connector` connects to. The second value follows where it
+    /// stands.
+    pub fn new(connector: Arc<dyn Connect>, parts: XdsParts) -> (Self, watch::Receiver<XdsStatus>) {
+        let XdsParts { node, publisher, metrics, clock, rng } = parts;
+        let (teller, status) = Teller::new(metrics, clock);
+        let source = Self {
+            connector,
+            mesh: Arc::new(Mutex::new(Mesh::new(node::message(&node), publisher))),
+            backoff: Backoff::new(rng),
+            report: true,
+            teller,
+        };
+        (source, status)
+    }
+
+    /// Asks and applies until the future is dropped.
+    pub async fn run(mut self) {
+        loop {
+            let end = self.stream().await;
+            // Too many names, perhaps: without them it is smaller (spec xds 5.3).
+            self.report = !matches!(&end, End::Failed(s) if s.code() == Code::ResourceExhausted);
+            let pause = self.backoff.pause();
+            self.teller.ended(&end, pause);
+            sleep(pause).await;
+        }
+    }
+
+    /// One stream, from the connection to its end.
+    async fn stream(&mut self) -> End {
+        let channel = match self.connector.connect().await {
+            Ok(channel) => channel,
+            Err(error) => return End::NoConnection(error.to_string()),
+        };
+        let (requests, queue) = mpsc::channel(REQUESTS_MAX);
+        let first = self.lock().open(self.report);
+        for request in first {
+            // There is room for one of each type.
+            let _ = requests.try_send(request);
+        }
+        let queue = unfold(queue, |mut queue| async { Some((queue.recv().await?, queue)) });
+        let mut client = AggregatedDiscoveryServiceClient::new(channel)
+            .max_decoding_message_size(RESPONSE_BYTES_MAX);
+        let mut responses = match client.delta_aggregated_resources(Box::pin(queue)).await {
+            Ok(responses) => responses.into_inner(),
+            Err(status) => return End::of(status),
+        };
+        loop {
+            let (batch, end) = next_batch(&mut responses).await;
+            if let Err(end) = self.take(batch, &requests).await {
+                return end;
+            }
+            if let Some(end) = end {
+                return end;
+            }
+        }
+    }
+
+    /// Applies responses, publishes, and only then answers them.
+    async fn take(
+        &mut self,
+        batch: Vec<DeltaDiscoveryResponse>,
+        requests: &mpsc::Sender<DeltaDiscoveryRequest>,
+    ) -> Result<(), End> {
+        if batch.is_empty() {
+            return Ok(());
+        }
+        for response in &batch {
+            self.teller.received(&response.type_url, response.encoded_len());
+        }
+        let applied = self.apply(batch).await?;
+        if applied.fresh {
+            self.backoff.reset();
+        }
+        self.teller.applied(&applied);
+        for request in applied.answers {
+            let sent = timeout(SEND_MAX, requests.send(request)).await;
+            if !matches!(sent, Ok(Ok(()))) {
+                return Err(End::Lost("the server takes no requests".to_owned()));
+            }
+        }
+        Ok(())
+    }
+
+    async fn apply(&self, batch: Vec<DeltaDiscoveryResponse>) -> Result<Applied, End> {
+        let size = |r: &DeltaDiscoveryResponse| r.resources.len() + r.removed_resources.len();
+        if batch.iter().map(size).sum::<usize>() <= INLINE_MAX {
+            return Ok(self.lock().apply(batch));
+        }
+        let mesh = Arc::clone(&self.mesh);
+        let apply = move || mesh.lock().unwrap_or_else(PoisonError::into_inner).apply(batch);
+        spawn_blocking(apply).await.map_err(|error| End::Internal(error.to_string()))
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Mesh> {
+        self.mesh.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The next response, and those that have come with it; and the end, if that has come too.
+async fn next_batch(
+    responses: &mut Streaming<DeltaDiscoveryResponse>,
+) -> (Vec<DeltaDiscoveryResponse>, Option<End>) {
+    let mut batch = Vec::new();
+    let mut next = Some(responses.message().await);
+    while let Some(message) = next {
+        match message {
+            Ok(Some(response)) => batch.push(response),
+            Ok(None) => return (batch, Some(End::Complete)),
+            Err(status) => return (batch, Some(End::of(status))),
+        }
+        next = if batch.len() < BATCH_MAX { responses.message().now_or_never() } else { None };
+    }
+    (batch, None)
+}
+
+impl End {
+    fn of(status: Status) -> Self {
+        // With a cause it is the connection's fault, and not what the server says.
+        match std::error::Error::source(&status) {
+            Some(_) => Self::Lost(explain_status(&status)),
+            None => Self::Failed(status),
+        }
+    }
+
+    /// The words of `istio_xds_connection_terminations` (spec operations 7).
+    const REASONS: [&str; 4] = ["ConnectionError", "Error", "Reconnect", "Complete"];
+
+    /// One of them.
+    fn reason(&self) -> &'static str {
+        match self {
+            Self::NoConnection(_) => "ConnectionError",
+            Self::Failed(_) | Self::Internal(_) => "Error",
+            Self::Lost(_) => "Reconnect",
+            Self::Complete => "Complete",
+        }
+    }
+}
+
+impl std::fmt::Display for End {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::NoConnection(why) | Self::Lost(why) => f.write_str(why),
+            Self::Failed(status) => {
+                write!(f, "the control plane refused: {}", explain_status(status))
+            }
+            Self::Complete => f.write_str("the control plane ended the stream"),
+            Self::Internal(why) => write!(f, "applying failed: {why}"),
+        }
+    }
+}
+
+/// The type with this name, for labels.
+fn url_of(type_url: &str) -> &'static str {
+    ResourceType::from_url(type_url).map_or("other", ResourceType::url)
+}

@@ -1,0 +1,63 @@
+//! What the control plane says, and where it is published. Used from one thread at a time.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::control::ads::{Ads, Standing};
+use crate::control::ingest::Flaw;
+use crate::model::Publisher;
+use crate::wire::xds::ResourceType;
+use crate::wire::xds::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Node};
+
+/// The client's knowledge and the mesh that is made of it.
+#[derive(Debug)]
+pub(super) struct Mesh {
+    ads: Ads,
+    publisher: Publisher,
+}
+
+/// What some responses have led to.
+#[derive(Debug)]
+pub(super) struct Applied {
+    /// Their answers, in order.
+    pub(super) answers: Vec<DeltaDiscoveryRequest>,
+    /// What was rejected for the first time, or for another reason than before.
+    pub(super) rejected: Vec<(ResourceType, Arc<str>, Flaw)>,
+    /// The generation that was published, if one was, and its numbers of workloads, services and
+    /// policies.
+    pub(super) published: Option<(u64, (usize, usize, usize))>,
+    /// Where each type stands.
+    pub(super) standing: BTreeMap<ResourceType, Standing>,
+    /// Every type has been answered on this stream.
+    pub(super) fresh: bool,
+}
+
+impl Mesh {
+    pub(super) fn new(node: Node, publisher: Publisher) -> Self {
+        Self { ads: Ads::new(node), publisher }
+    }
+
+    /// The requests that begin a stream.
+    pub(super) fn open(&mut self, report: bool) -> Vec<DeltaDiscoveryRequest> {
+        self.ads.open(report)
+    }
+
+    /// Applies responses and publishes what has changed.
+    pub(super) fn apply(&mut self, batch: Vec<DeltaDiscoveryResponse>) -> Applied {
+        let (mut answers, mut rejected) = (Vec::new(), Vec::new());
+        let current = self.publisher.current();
+        for response in batch {
+            let kind = ResourceType::from_url(&response.type_url);
+            let answer = self.ads.receive(response, &current);
+            answers.push(answer.request);
+            let named = answer.rejected.into_iter();
+            rejected.extend(named.filter_map(|(name, flaw)| Some((kind?, name, flaw))));
+        }
+        let published = self.ads.take_changes().map(|delta| {
+            let generation = self.publisher.publish(delta);
+            (generation, self.publisher.current().counts())
+        });
+        let (standing, fresh) = (self.ads.standing(), self.ads.is_fresh());
+        Applied { answers, rejected, published, standing, fresh }
+    }
+}

@@ -1,0 +1,143 @@
+//! Where the stream stands, told to people: as status, metrics and log lines.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde_json::{Value, json};
+use tokio::sync::watch;
+
+use super::mesh::Applied;
+use super::{End, url_of};
+use crate::control::ads::Standing;
+use crate::report::metrics::XdsMetrics;
+use crate::report::time;
+use crate::sys::clock::Clock;
+use crate::wire::xds::ResourceType;
+
+/// Rejections of one batch that are logged one by one.
+const LOGGED_MAX: usize = 16;
+/// Rejections of one type that are shown.
+const SHOWN_MAX: usize = 100;
+
+/// Where the stream stands.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct XdsStatus {
+    /// Every type has been answered once: the mesh is published.
+    pub loaded: bool,
+    /// Every type has been answered on the stream that is open now.
+    pub connected: bool,
+    /// When a response was last applied, by the wall clock.
+    pub last_response: Option<SystemTime>,
+    /// Why there is no stream, if there is none.
+    pub error: Option<String>,
+    /// Streams, and attempts at them, that ended since one was answered.
+    pub failures: u64,
+    types: BTreeMap<ResourceType, Standing>,
+}
+
+/// Whoever tells.
+#[derive(Debug)]
+pub(super) struct Teller {
+    status: watch::Sender<XdsStatus>,
+    metrics: XdsMetrics,
+    clock: Clock,
+}
+
+impl XdsStatus {
+    /// For the config dump.
+    pub fn dump(&self) -> Value {
+        let types = self.types.iter().map(|(kind, standing)| {
+            let shown = standing.rejected.iter().take(SHOWN_MAX);
+            let rejected: BTreeMap<&str, String> =
+                shown.map(|(name, flaw)| (&**name, flaw.to_string())).collect();
+            let value = json!({
+                "answered": standing.answered,
+                "resources": standing.resources,
+                "nacks": standing.nacks,
+                "rejected": rejected,
+                "rejectedOmitted": standing.rejected.len() - rejected.len(),
+            });
+            (kind.to_string(), value)
+        });
+        json!({
+            "connected": self.connected,
+            "lastResponse": self.last_response.map(time::micros),
+            "error": self.error,
+            "failures": self.failures,
+            "types": types.collect::<BTreeMap<_, _>>(),
+        })
+    }
+}
+
+impl Teller {
+    pub(super) fn new(metrics: XdsMetrics, clock: Clock) -> (Self, watch::Receiver<XdsStatus>) {
+        let (status, follow) = watch::channel(XdsStatus::default());
+        metrics.begin(&ResourceType::ALL.map(ResourceType::url), &End::REASONS);
+        (Self { status, metrics, clock }, follow)
+    }
+
+    pub(super) fn received(&self, type_url: &str, bytes: usize) {
+        self.metrics.received(url_of(type_url), bytes);
+    }
+
+    pub(super) fn applied(&self, applied: &Applied) {
+        for answer in applied.answers.iter().filter(|answer| answer.error_detail.is_some()) {
+            self.metrics.refused(url_of(&answer.type_url));
+        }
+        for (kind, standing) in &applied.standing {
+            self.metrics.rejected(kind.url(), standing.rejected.len());
+        }
+        for (kind, name, flaw) in applied.rejected.iter().take(LOGGED_MAX) {
+            tracing::warn!(%kind, %name, %flaw, "a resource is rejected");
+        }
+        let more = applied.rejected.len().saturating_sub(LOGGED_MAX);
+        if more > 0 {
+            tracing::warn!(more, "more resources are rejected");
+        }
+        if let Some((generation, (workloads, services, policies))) = applied.published {
+            tracing::debug!(generation, workloads, services, policies, "mesh published");
+        }
+        let now = self.clock.wall();
+        let seconds = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        self.metrics.last_response_seconds.set(i64::try_from(seconds).unwrap_or(i64::MAX));
+        let was = self.status.borrow().connected;
+        if applied.fresh && !was {
+            let failures = self.status.borrow().failures;
+            let of = |kind| applied.standing.get(&kind).map_or(0, |standing| standing.resources);
+            let addresses = of(ResourceType::Address);
+            let policies = of(ResourceType::Authorization);
+            tracing::info!(addresses, policies, failures, "the control plane has answered");
+            self.metrics.connected.set(1);
+        }
+        self.status.send_modify(|status| {
+            status.types.clone_from(&applied.standing);
+            status.loaded = applied.standing.values().all(|standing| standing.answered);
+            status.last_response = Some(now);
+            if applied.fresh {
+                status.connected = true;
+                status.error = None;
+                status.failures = 0;
+            }
+        });
+    }
+
+    /// The same cause is told once, until there is a stream again.
+    pub(super) fn ended(&self, end: &End, retry_in: Duration) {
+        self.metrics.ended(end.reason());
+        self.metrics.connected.set(0);
+        let reason = end.to_string();
+        let known = self.status.borrow().error.as_ref() == Some(&reason);
+        if known {
+            tracing::debug!(reason, ?retry_in, "no control plane, still");
+        } else {
+            let loaded = self.status.borrow().loaded;
+            let kept = if loaded { "what it said last" } else { "nothing" };
+            tracing::warn!(reason, ?retry_in, kept, "no control plane");
+        }
+        self.status.send_modify(|status| {
+            status.connected = false;
+            status.error = Some(reason);
+            status.failures += 1;
+        });
+    }
+}
