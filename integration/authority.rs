@@ -3,6 +3,7 @@
 use adit::cli::lab::{App, Service};
 
 use crate::lifecycle::{CART_ID, WEB_ID, live};
+use crate::world::control::CONTROL;
 use crate::world::{Context, Outcome, PORT, World, connect, echo_and_end, ensure, until};
 
 pub(crate) const TESTS: crate::Tests = &[
@@ -10,15 +11,16 @@ pub(crate) const TESTS: crate::Tests = &[
     ("a_token_of_another_node_gets_no_certificate", foreign_token),
 ];
 
-/// Starts the proxy of a node again, with an authority on its loopback and this node's token.
+/// Starts the proxy of a node again, with an authority and this node's token.
 fn ask_authority(world: &mut World, node: &str, token_of: &str) -> Outcome {
     let ca = world.dir().join("ca");
     let root = ca.join("root-cert.pem").to_string_lossy().into_owned();
     let token = ca.join("tokens").join(token_of).to_string_lossy().into_owned();
     world.proxies.remove(node);
+    let address = format!("https://{}", world.control_address()?);
     let settings = [
         ("FAKE_CA", "false"),
-        ("CA_ADDRESS", "https://localhost:15012"),
+        ("CA_ADDRESS", address.as_str()),
         ("CA_ROOT_CA", root.as_str()),
         ("AUTH_TOKEN", token.as_str()),
     ];
@@ -44,9 +46,8 @@ fn late_authority() -> Outcome {
         // Nobody listens yet, and the proxy is ready all the same.
         until("there is no certificate", || Ok(state(&world, node, id)?.starts_with("Unavail")))?;
     }
-    for node in ["a", "b"] {
-        world.start_control(node)?;
-    }
+    world.write_manifests("")?;
+    world.start_control()?;
     for (node, id) in [("a", WEB_ID), ("b", CART_ID)] {
         until("there is a certificate", || Ok(state(&world, node, id)? == "Available"))?;
         let gauge = world.metric(node, "adit_development_ca")?;
@@ -60,8 +61,9 @@ fn late_authority() -> Outcome {
 
 fn foreign_token() -> Outcome {
     let mut world = World::new()?;
-    world.start_control("b")?;
-    world.wait_log("b-control", &["15012"])?;
+    world.write_manifests("")?;
+    world.start_control()?;
+    world.wait_log(CONTROL, &["15012"])?;
     ask_authority(&mut world, "b", "a")?;
     world.wait_log("b", &["no certificate", CART_ID, "Unauthenticated", "is on node a"])?;
     let state = state(&world, "b", CART_ID)?;

@@ -8,6 +8,7 @@ mod attack;
 mod authority;
 mod bad_input;
 mod churn;
+mod control_plane;
 mod flood;
 mod foreign_agent;
 mod journeys;
@@ -56,6 +57,7 @@ const MODULES: &[(&str, Needs, Tests)] = &[
     ("settings", Needs::Namespaces, settings::TESTS),
     ("ledger", Needs::Namespaces, ledger::TESTS),
     ("authority", Needs::Namespaces, authority::TESTS),
+    ("control_plane", Needs::Namespaces, control_plane::TESTS),
 ];
 
 fn main() -> ExitCode {

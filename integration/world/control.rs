@@ -1,45 +1,69 @@
 //! The control plane of this project beside the proxies of a world.
 
-use std::fmt::Write as _;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::net::SocketAddr;
+use std::path::Path;
 
-use adit::cli::lab::{PodPlan, Proxy, ProxyPlan};
+use adit::cli::lab::{Proxy, ProxyPlan, manifests};
 
-use super::{Context, Outcome, PROGRAM, World};
+use super::{Context, Outcome, PORT, PROGRAM, VIP, World};
+
+/// Where it is asked over TLS.
+const CONTROL_PORT: u16 = 15_012;
+/// What its log is called.
+pub(crate) const CONTROL: &str = "control";
 
 impl World {
-    /// Starts `adit control` in the namespace of a node, for the pods of all nodes, with the
-    /// development root of the world and one token per node.
-    pub(crate) fn start_control(&mut self, node: &str) -> Outcome {
-        let manifests = self.dir.path().join("pods.yaml");
-        let mut yaml = String::new();
-        for pod in self.lab.pods() {
-            let PodPlan { node, name, namespace, service_account, .. } = &*pod.plan;
-            let _ = write!(
-                yaml,
-                "---\napiVersion: v1\nkind: Pod\n\
-                 metadata: {{name: {name}, namespace: {namespace}}}\n\
-                 spec: {{nodeName: {node}, serviceAccountName: {service_account}}}\n\
-                 status: {{podIP: {}}}\n",
-                pod.ipv4
-            );
-        }
-        fs::write(&manifests, yaml).during("writing the pods")?;
-        let netns = &self.lab.node(node).ok_or("no such node")?.netns;
-        let dir = self.dir.path();
-        let none = Path::new("");
-        let mut plan = ProxyPlan::from_files(Path::new(PROGRAM), (node, netns), none, none, dir);
-        let text = |path: PathBuf| path.to_string_lossy().into_owned();
-        plan.arguments = ["control", "--manifests", &text(manifests), "--ca-dir"]
-            .map(str::to_owned)
-            .into_iter()
-            .chain([text(dir.join("ca"))])
-            .collect();
-        let name = format!("{node}-control");
-        plan.log = dir.join(format!("{name}.log"));
+    /// The whole world, whose mesh and certificates come from `adit control`; `more` is YAML beside
+    /// that of the pods. Nothing is started yet but the nodes, the pods and the agents.
+    pub(crate) fn of_manifests(more: &str) -> Outcome<Self> {
+        let world = Self::lay_out(&[], None)?;
+        world.write_manifests(more)?;
+        Ok(world)
+    }
+
+    /// Writes the YAML of the pods, of the service and of `more`, over what is there.
+    pub(crate) fn write_manifests(&self, more: &str) -> Outcome {
+        let (vip, port) = VIP;
+        let service = format!(
+            "---\napiVersion: v1\nkind: Service\nmetadata: {{name: cart, namespace: shop}}\n\
+             spec: {{clusterIP: {vip}, selector: {{app: cart}}, \
+             ports: [{{port: {port}, targetPort: {PORT}}}]}}\n"
+        );
+        let yaml = format!("{}{service}{more}", manifests::pods(&self.lab));
+        let (path, new) = (self.dir().join("manifests.yaml"), self.dir().join("manifests.new"));
+        fs::write(&new, yaml).during("writing the manifests")?;
+        fs::rename(new, path).during("replacing the manifests")
+    }
+
+    /// Starts it in the namespace of node `a`, for the pods of all nodes, with the development root
+    /// of the world and one token per node.
+    pub(crate) fn start_control(&mut self) -> Outcome {
+        let netns = &self.lab.node("a").ok_or("no node")?.netns;
+        let dir = self.dir();
+        let manifests = dir.join("manifests.yaml");
+        let from = (CONTROL, netns);
+        let address = self.control_address()?;
+        let plan = ProxyPlan::control(Path::new(PROGRAM), from, address, &manifests, dir);
         let control = Proxy::start(plan).during("starting the control plane")?;
-        self.proxies.insert(name, control);
+        self.proxies.insert(CONTROL.to_owned(), control);
         Ok(())
+    }
+
+    /// Starts the proxy of a node, which asks it.
+    pub(crate) fn start_asking(&mut self, node: &str) -> Outcome {
+        let netns = &self.lab.node(node).ok_or("no such node")?.netns;
+        let (agent, address) = (self.agents[node].path(), self.control_address()?);
+        let from = (node, netns);
+        let plan = ProxyPlan::from_control(Path::new(PROGRAM), from, agent, address, self.dir());
+        let proxy = Proxy::start(plan).during("starting a proxy")?;
+        self.proxies.insert(node.to_owned(), proxy);
+        Ok(())
+    }
+
+    /// Where it is.
+    pub(crate) fn control_address(&self) -> Outcome<SocketAddr> {
+        let node = self.lab.node("a").ok_or("no node")?;
+        Ok(SocketAddr::from((node.ipv4, CONTROL_PORT)))
     }
 }

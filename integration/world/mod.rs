@@ -1,7 +1,7 @@
 //! Two nodes, their pods, an agent and the real proxy on each: what the tests of the whole stand
 //! on.
 
-mod control;
+pub(crate) mod control;
 pub(crate) mod frames;
 pub(crate) mod gateway;
 pub(crate) mod peer;
@@ -127,6 +127,18 @@ impl World {
     }
 
     fn build(environment: &[(&str, &str)], beyond: Option<Vec<String>>) -> Outcome<Self> {
+        let mut world = Self::lay_out(environment, beyond)?;
+        world.write()?;
+        world.generation = 1;
+        let network = if world.beyond.is_some() { BEYOND } else { "" };
+        world.start_proxy("a", "a")?;
+        world.start_proxy_at(("b", "b"), "b", &[("NETWORK", network)])?;
+        world.wait_ready()?;
+        Ok(world)
+    }
+
+    /// Nodes, pods and agents.
+    fn lay_out(environment: &[(&str, &str)], beyond: Option<Vec<String>>) -> Outcome<Self> {
         let mut world = Self {
             lab: Lab::create(7, None).during("making the laboratory")?,
             agents: BTreeMap::new(),
@@ -150,12 +162,6 @@ impl World {
                 world.agents[node].enroll(&pod);
             }
         }
-        world.write()?;
-        world.generation = 1;
-        let network = if world.beyond.is_some() { BEYOND } else { "" };
-        world.start_proxy("a", "a")?;
-        world.start_proxy_at(("b", "b"), "b", &[("NETWORK", network)])?;
-        world.wait_ready()?;
         Ok(world)
     }
 
@@ -225,7 +231,8 @@ impl World {
 
     /// Waits until every proxy is ready.
     pub(crate) fn wait_ready(&mut self) -> Outcome {
-        for proxy in self.proxies.values_mut() {
+        let proxies = self.proxies.iter_mut().filter(|(name, _)| *name != control::CONTROL);
+        for (_, proxy) in proxies {
             proxy.wait_ready(PATIENCE).during("waiting for a proxy")?;
         }
         Ok(())

@@ -27,7 +27,7 @@ use crate::model::Publisher;
 use crate::report::metrics::XdsMetrics;
 use crate::sys::clock::Clock;
 use crate::wire::xds::ResourceType;
-use crate::wire::xds::discovery::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
+use crate::wire::xds::discovery::aggregated_discovery_service_client as client;
 use crate::wire::xds::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse};
 
 use mesh::{Applied, Mesh};
@@ -128,7 +128,7 @@ impl XdsSource {
             let _ = requests.try_send(request);
         }
         let queue = unfold(queue, |mut queue| async { Some((queue.recv().await?, queue)) });
-        let mut client = AggregatedDiscoveryServiceClient::new(channel)
+        let mut client = client::AggregatedDiscoveryServiceClient::new(channel)
             .max_decoding_message_size(RESPONSE_BYTES_MAX);
         let mut responses = match client.delta_aggregated_resources(Box::pin(queue)).await {
             Ok(responses) => responses.into_inner(),

@@ -9,6 +9,7 @@ pub mod capture;
 mod error;
 mod fault;
 mod link;
+pub mod manifests;
 mod mesh;
 mod nft;
 mod proxy;

@@ -66,22 +66,57 @@ impl ProxyPlan {
         config: &Path,
         dir: &Path,
     ) -> Self {
-        let text = |path: &Path| path.to_string_lossy().into_owned();
-        let environment = [
-            ("NODE_NAME", node.to_owned()),
-            ("CLUSTER_ID", "Kubernetes".to_owned()),
-            ("INPOD_UDS", text(agent)),
-            ("LOCAL_XDS_PATH", text(config)),
-            ("XDS_ADDRESS", String::new()),
-            ("FAKE_CA", "true".to_owned()),
-            ("DEV_CA_DIR", text(&dir.join("ca"))),
-            ("RUST_LOG", "info".to_owned()),
-        ];
-        let environment =
-            environment.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
-        let log = dir.join(format!("{node}.log"));
+        let arguments = ["proxy"];
+        let plan = Self::new(program, (node, netns), &arguments, dir).with("NODE_NAME", node);
+        plan.with("CLUSTER_ID", "Kubernetes")
+            .with("INPOD_UDS", &text(agent))
+            .with("LOCAL_XDS_PATH", &text(config))
+            .with("XDS_ADDRESS", "")
+            .with("FAKE_CA", "true")
+            .with("DEV_CA_DIR", &text(&dir.join("ca")))
+    }
+
+    /// A proxy that takes its pods from an agent, and all else from the control plane at an
+    /// address, as [`ProxyPlan::control`] runs one.
+    pub fn from_control(
+        program: &Path,
+        (node, netns): (&str, &Netns),
+        agent: &Path,
+        control: SocketAddr,
+        dir: &Path,
+    ) -> Self {
+        let ca = dir.join("ca");
+        let (address, root) = (format!("https://{control}"), text(&ca.join("root-cert.pem")));
+        let arguments = ["proxy"];
+        let plan = Self::new(program, (node, netns), &arguments, dir).with("NODE_NAME", node);
+        plan.with("CLUSTER_ID", "Kubernetes")
+            .with("INPOD_UDS", &text(agent))
+            .with("XDS_ADDRESS", &address)
+            .with("XDS_ROOT_CA", &root)
+            .with("CA_ADDRESS", &address)
+            .with("CA_ROOT_CA", &root)
+            .with("AUTH_TOKEN", &text(&ca.join("tokens").join(node)))
+    }
+
+    /// `adit control` for the mesh that is written in `manifests`.
+    pub fn control(
+        program: &Path,
+        (name, netns): (&str, &Netns),
+        listen: SocketAddr,
+        manifests: &Path,
+        dir: &Path,
+    ) -> Self {
+        let (manifests, ca, listen) = (text(manifests), text(&dir.join("ca")), listen.to_string());
+        let arguments =
+            ["control", "--manifests", &manifests, "--ca-dir", &ca, "--listen", &listen];
+        Self::new(program, (name, netns), &arguments, dir)
+    }
+
+    fn new(program: &Path, (name, netns): (&str, &Netns), arguments: &[&str], dir: &Path) -> Self {
         let (program, netns) = (program.to_owned(), netns.clone());
-        Self { program, netns, arguments: vec!["proxy".to_owned()], environment, log }
+        let arguments = arguments.iter().map(ToString::to_string).collect();
+        let log = dir.join(format!("{name}.log"));
+        Self { program, netns, arguments, environment: Vec::new(), log }.with("RUST_LOG", "info")
     }
 
     /// Sets one more variable, or another value.
@@ -236,6 +271,10 @@ impl Drop for Proxy {
             let _ = keeper.join();
         }
     }
+}
+
+fn text(path: &Path) -> String {
+    path.to_string_lossy().into_owned()
 }
 
 fn command(plan: &ProxyPlan) -> io::Result<Command> {

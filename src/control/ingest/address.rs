@@ -31,16 +31,7 @@ pub(super) fn workload(
     if message.uid != name {
         return Err(Flaw::name(&message.uid));
     }
-    for (field, text) in [
-        ("trust_domain", &message.trust_domain),
-        ("namespace", &message.namespace),
-        ("service_account", &message.service_account),
-    ] {
-        // A part of its identity must not look like several.
-        if text.contains('/') {
-            return Err(Flaw::form(field, text));
-        }
-    }
+    identity_parts(message)?;
     let or =
         |text: &'static str, given: &str| if given.is_empty() { text } else { given }.to_owned();
     let locality = message.locality.as_ref();
@@ -96,6 +87,17 @@ pub(super) fn workload(
             .collect::<Result<_, _>>()?,
         capacity: message.capacity.unwrap_or(1),
     })
+}
+
+/// A part of its identity must not look like several.
+fn identity_parts(message: &wire::Workload) -> Result<(), Flaw> {
+    let parts = [
+        ("trust_domain", &message.trust_domain),
+        ("namespace", &message.namespace),
+        ("service_account", &message.service_account),
+    ];
+    let wrong = parts.into_iter().find(|(_, text)| text.contains('/'));
+    wrong.map_or(Ok(()), |(field, text)| Err(Flaw::form(field, text)))
 }
 
 /// A service.
