@@ -2,7 +2,7 @@
 
 use std::os::fd::AsRawFd;
 
-use super::mesh::{CLIENT_NODE, HEALTH_PORT, Mesh, SERVER_NODE};
+use super::mesh::{CLIENT_NODE, CONTROL, HEALTH_PORT, Mesh, SERVER_NODE};
 
 /// Commands that need nothing but util-linux and bash.
 pub(super) fn text(mesh: &Mesh) -> String {
@@ -22,7 +22,7 @@ pub(super) fn text(mesh: &Mesh) -> String {
     let health = mesh.health().map(|health| talk(health.ip(), HEALTH_PORT)).unwrap_or_default();
     let api = talk(service.ip(), service.port());
     let (dir, config) = (mesh.dir().display(), mesh.config().display());
-    let logs = format!("{dir}/{CLIENT_NODE}.log {dir}/{SERVER_NODE}.log");
+    let logs = format!("{dir}/{CLIENT_NODE}.log {dir}/{SERVER_NODE}.log {dir}/{CONTROL}.log");
     format!(
         "\nThe mesh goes on running. Ctrl-C ends it and removes everything.\n\n\
          # as the allowed client, through both proxies (batch is no longer allowed)\n\
@@ -31,9 +31,9 @@ pub(super) fn text(mesh: &Mesh) -> String {
          {intruder} {api}\n\n\
          # plaintext from outside the mesh\n\
          {legacy} {health}\n\n\
-         # the policies: edit, save, and see live connections go (YAML works too)\n\
+         # pods, service and policies: edit, save, and see live connections go\n\
          \"${{EDITOR:-vi}}\" {config}\n\n\
-         # what the proxies say\n\
+         # what the proxies and the control plane say\n\
          tail -f {logs}\n\n\
          # metrics and configuration of the server's proxy\n\
          {server} {metrics}\n\

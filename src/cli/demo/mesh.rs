@@ -1,14 +1,13 @@
-//! The demo's mesh: two nodes, six pods, what they are allowed, and a proxy on each node.
+//! The demo's mesh: two nodes, six pods, what they are allowed, a proxy on each node, and a control
+//! plane that tells them.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-
-use serde_json::{Value, json};
 
 use super::super::lab::{Agent, App, Lab, Pod, PodPlan, Proxy, ProxyPlan, Redirection, Service};
 
@@ -27,9 +26,14 @@ pub(super) const API_PORT: u16 = 8080;
 pub(super) const HEALTH_PORT: u16 = 9090;
 /// The port for bulk data.
 const BULK_PORT: u16 = 7000;
-/// The policies' names, as istiod would call them.
+/// The mesh at the beginning; its addresses are those that the laboratory gives out.
+const SAMPLE: &str = include_str!("../../../deploy/samples/demo/mesh.yaml");
+/// The policy's name there, and the clients that it names.
 pub(super) const CLIENTS_POLICY: &str = "payments-clients";
-const STRICT_POLICY: &str = "istio_converted_static_strict";
+const CLIENTS: [&str; 2] = ["frontend", "batch"];
+/// Where the control plane runs, and its port.
+pub(super) const CONTROL: &str = "control";
+const CONTROL_PORT: u16 = 15_012;
 /// For a proxy to be ready.
 const READY: Duration = Duration::from_secs(20);
 /// For a proxy to end by itself.
@@ -49,6 +53,7 @@ pub(super) struct Rules {
 pub(super) struct Mesh {
     // In the order in which they should end: clients of something before it.
     pub(super) proxies: BTreeMap<String, Proxy>,
+    pub(super) control: Proxy,
     _agents: Vec<Agent>,
     _apps: Vec<App>,
     pub(super) lab: Lab,
@@ -87,14 +92,21 @@ impl Mesh {
         }
         let apps = apps(&lab)?;
         let config = dir.0.join("mesh.yaml");
-        replace(&config, &text(&lab, &Rules::at_start()))?;
+        replace(&config, &text(&Rules::at_start()))?;
         let program = std::env::current_exe()?;
+        say("starting the control plane, on a node of its own");
+        let place = lab.add_node(CONTROL)?;
+        let address = SocketAddr::from((place.ipv4, CONTROL_PORT));
+        let from = (CONTROL, &place.netns);
+        let control = ProxyPlan::control(&program, from, address, &config, &dir.0);
+        let control = Proxy::start(control)?;
+        control.wait_log(0, READY, |line| line.starts_with("serving on"))?;
         let mut proxies = BTreeMap::new();
         for (node, agent) in &agents {
             say(&format!("starting the proxy of {node}"));
             let place = lab.node(node).ok_or(io::ErrorKind::NotFound)?;
             let from = (*node, &place.netns);
-            let plan = ProxyPlan::from_files(&program, from, agent.path(), &config, &dir.0)
+            let plan = ProxyPlan::from_control(&program, from, agent.path(), address, &dir.0)
                 .with("IPV6_ENABLED", if lab.has_ipv6() { "true" } else { "false" });
             proxies.insert((*node).to_owned(), Proxy::start(plan)?);
         }
@@ -103,12 +115,12 @@ impl Mesh {
             proxy.wait_ready(READY)?;
         }
         let agents = agents.into_iter().map(|(_, agent)| agent).collect();
-        Ok(Self { proxies, _agents: agents, _apps: apps, lab, config, dir })
+        Ok(Self { proxies, control, _agents: agents, _apps: apps, lab, config, dir })
     }
 
     /// Edits what is in force, as a person would: the file is replaced.
     pub(super) fn apply(&self, rules: &Rules) -> io::Result<()> {
-        replace(&self.config, &text(&self.lab, rules))
+        replace(&self.config, &text(rules))
     }
 
     /// A pod of this mesh.
@@ -136,6 +148,12 @@ impl Mesh {
         Ok(SocketAddr::new(self.pod(pod)?.ipv4.into(), BULK_PORT))
     }
 
+    /// Whether an address is the control plane's.
+    pub(super) fn is_control(&self, address: SocketAddr) -> bool {
+        let place = self.lab.node(CONTROL);
+        place.is_some_and(|node| address.ip() == IpAddr::V4(node.ipv4))
+    }
+
     /// The folder with the configuration and the proxies' logs.
     pub(super) fn dir(&self) -> &Path {
         &self.dir.0
@@ -151,6 +169,7 @@ impl Mesh {
         for (_, proxy) in std::mem::take(&mut self.proxies) {
             proxy.terminate(GOODBYE)?;
         }
+        self.control.terminate(GOODBYE)?;
         Ok(())
     }
 }
@@ -158,7 +177,7 @@ impl Mesh {
 impl Rules {
     /// What the demo begins with.
     pub(super) fn at_start() -> Self {
-        Self { strict: true, clients: vec!["frontend", "batch"] }
+        Self { strict: true, clients: CLIENTS.to_vec() }
     }
 }
 
@@ -210,84 +229,17 @@ fn apps(lab: &Lab) -> io::Result<Vec<App>> {
     Ok(apps)
 }
 
-/// The whole configuration (spec operations 4). JSON is YAML, and easier to get right.
-fn text(lab: &Lab, rules: &Rules) -> String {
-    let host = format!("payments.{NAMESPACE}.svc.cluster.local");
-    let workloads: Vec<Value> = lab.pods().map(|pod| workload(pod, rules, &host)).collect();
-    let (address, port) = SERVICE_ADDRESS;
-    let address = std::net::Ipv4Addr::from(address);
-    let services = json!([{
-        "name": "payments",
-        "namespace": NAMESPACE,
-        "hostname": host,
-        "vips": [format!("/{address}")],
-        "ports": { port.to_string(): API_PORT },
-    }]);
-    let principals: Vec<Value> = rules
-        .clients
-        .iter()
-        .map(|account| json!({"Exact": format!("{TRUST_DOMAIN}/ns/{NAMESPACE}/sa/{account}")}))
-        .collect();
-    let policies = json!([
-        {
-            "name": CLIENTS_POLICY,
-            "namespace": NAMESPACE,
-            "scope": "WorkloadSelector",
-            "action": "Allow",
-            "dryRun": false,
-            "rules": [
-                [[{"principals": principals, "destinationPorts": [API_PORT, BULK_PORT]}]],
-                [[{"destinationPorts": [HEALTH_PORT]}]],
-            ],
-        },
-        {
-            "name": STRICT_POLICY,
-            "namespace": "istio-system",
-            "scope": "WorkloadSelector",
-            "action": "Deny",
-            "dryRun": false,
-            "rules": [[[{"notPrincipals": [{"Presence": []}]}]]],
-        },
-    ]);
-    let whole = json!({"workloads": workloads, "services": services, "policies": policies});
-    format!("{whole:#}\n")
-}
-
-fn workload(pod: &Pod, rules: &Rules, host: &str) -> Value {
-    let plan = &pod.plan;
-    let meshed = plan.redirection == Redirection::Ambient;
-    let is_server = plan.name == "payments";
-    let mut policies = Vec::new();
-    if is_server {
-        policies.push(format!("{NAMESPACE}/{CLIENTS_POLICY}"));
-        if rules.strict {
-            policies.push(format!("istio-system/{STRICT_POLICY}"));
-        }
-    }
-    let service = format!("{NAMESPACE}/{host}");
-    let services = match is_server {
-        true => json!({ service: { SERVICE_ADDRESS.1.to_string(): API_PORT } }),
-        false => json!({}),
+/// The mesh with these rules: the sample, edited as a person would edit it.
+fn text(rules: &Rules) -> String {
+    let denied = |line: &&str| {
+        CLIENTS.iter().any(|client| {
+            let principal = format!("- {TRUST_DOMAIN}/ns/{NAMESPACE}/sa/{client}");
+            line.trim() == principal && !rules.clients.contains(client)
+        })
     };
-    let addresses: Vec<String> = pod.addresses().iter().map(ToString::to_string).collect();
-    json!({
-        "uid": format!("Kubernetes//Pod/{NAMESPACE}/{}", plan.name),
-        "name": plan.name,
-        "namespace": NAMESPACE,
-        "serviceAccount": plan.service_account,
-        "trustDomain": TRUST_DOMAIN,
-        "workloadName": plan.name,
-        "workloadType": "deployment",
-        "canonicalName": plan.name,
-        "canonicalRevision": "v1",
-        "clusterId": "Kubernetes",
-        "workloadIps": addresses,
-        "protocol": if meshed { "HBONE" } else { "TCP" },
-        "node": plan.node,
-        "network": "",
-        "services": services,
-        "authorizationPolicies": policies,
-    })
+    let lines: Vec<&str> = SAMPLE.lines().filter(|line| !denied(line)).collect();
+    let text = lines.join("\n") + "\n";
+    if rules.strict { text } else { text.replace("mode: STRICT", "mode: PERMISSIVE") }
 }
 
 /// Replaces a file at once, so that nobody reads half of it.

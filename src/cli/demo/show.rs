@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::mesh::Mesh;
+use super::mesh::{CONTROL, Mesh};
 use super::step::Step;
 use crate::cli::lab::Redirection;
 
@@ -60,6 +60,11 @@ impl Style {
         }
         let mut text = String::from("\n");
         for node in mesh.lab.nodes() {
+            if node.name == CONTROL {
+                let (head, id) = (self.bold(CONTROL), mesh.control.id());
+                text += &format!("  {head} {}, adit control {id}\n", node.ipv4);
+                continue;
+            }
             let proxy = mesh.proxies.get(&node.name).map_or(0, |proxy| proxy.id());
             let head = self.bold(&node.name);
             text += &format!("  {head}  {}, adit proxy {proxy}\n", node.ipv4);

@@ -8,14 +8,19 @@ use crate::standalone::convert::{Resources, convert};
 use crate::standalone::manifest::read;
 
 fn samples() -> Resources {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/samples");
-    let manifests = read(&folder).unwrap_or_else(|error| panic!("{error}")).unwrap();
+    loaded("deploy/samples")
+}
+
+fn loaded(path: &str) -> Resources {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
+    let manifests = read(&path).unwrap_or_else(|error| panic!("{error}")).unwrap();
     convert(&manifests, "cluster.local")
 }
 
 #[test]
 fn everything_in_the_samples_is_served() {
     assert_eq!(notes(&samples()), [""; 0]);
+    assert_eq!(notes(&loaded("deploy/samples/demo/mesh.yaml")), [""; 0]);
 }
 
 #[test]
