@@ -13,6 +13,7 @@ use crate::world::{
 pub(crate) const TESTS: crate::Tests = &[
     ("the_mesh_is_what_kubernetes_yaml_says", from_yaml),
     ("a_control_plane_that_dies_is_missed_by_nobody", dies),
+    ("a_restart_without_control_plane_serves_what_was_saved", saved),
     ("nothing_is_served_before_the_control_plane_has_spoken", late),
 ];
 
@@ -60,7 +61,7 @@ fn from_yaml() -> Outcome {
     // Without an identity there is no principal.
     refused(world.pod("legacy"), world.server(false))?;
     let mut intruder = connect(world.pod("intruder"), service())?;
-    echo(&mut intruder, "for now\n")?;
+    echo(&mut intruder, "still allowed\n")?;
     let mut web = live(&world)?;
     world.write_manifests(&allow(&["web"]))?;
     is_cut(intruder)?;
@@ -99,6 +100,36 @@ fn dies() -> Outcome {
         world.wait_metric(node, "adit_xds_connected", |value| value > 0.5)?;
         world.wait_log(node, &["the control plane has answered"])?;
     }
+    Ok(())
+}
+
+fn saved() -> Outcome {
+    let mut world = World::of_manifests(&allow(&["web"]))?;
+    let ca = world.dir().join("ca").to_string_lossy().into_owned();
+    let start = |world: &mut World| {
+        for node in ["a", "b"] {
+            let path = world.dir().join(format!("{node}.snapshot"));
+            let path = path.to_string_lossy().into_owned();
+            // Certificates do not depend on the control plane here.
+            let own = [("FAKE_CA", "true"), ("CA_ADDRESS", ""), ("DEV_CA_DIR", ca.as_str())];
+            let kept = [("XDS_SNAPSHOT_PATH", path.as_str())];
+            world.start_asking_with(node, &[&own[..], &kept].concat())?;
+        }
+        world.wait_ready()
+    };
+    world.start_control()?;
+    start(&mut world)?;
+    for node in ["a", "b"] {
+        world.wait_metric(node, "adit_xds_snapshot_saved_timestamp_seconds", |at| at > 0.0)?;
+    }
+    world.proxies.clear();
+    start(&mut world)?;
+    let _app = App::start(world.pod("cart"), PORT, Service::Echo).during("a server")?;
+    echo_and_end(connect(world.pod("web"), service())?, "as it was\n")?;
+    refused(world.pod("intruder"), service())?;
+    let dump = world.proxy("b").config_dump().during("the dump")?;
+    let stream = &dump["controlPlane"];
+    ensure!(stream["restored"].is_string() && stream["connected"] == false, "{stream}");
     Ok(())
 }
 

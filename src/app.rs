@@ -142,12 +142,14 @@ fn mesh_source(
         MeshSource::Server(xds) => {
             let connector = Connector::new(xds.server, &settings(config), clock.clone());
             tracing::info!(address = %connector.address(), "the control plane");
+            let server = connector.address().to_string();
             let parts = XdsParts {
                 node: xds.node,
                 publisher,
                 metrics: metrics.xds.clone(),
                 clock: clock.clone(),
                 rng: fastrand::Rng::new(),
+                keep: xds.snapshot.map(|snapshot| (snapshot, server)),
             };
             let (source, status) = XdsSource::new(Arc::new(connector), parts);
             tasks.spawn_local(source.run());

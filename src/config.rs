@@ -28,7 +28,7 @@ use mesh_file::ProxyConfig;
 use upstream::Known;
 
 pub use authority::{CertificateSource, DevelopmentCa};
-pub use mesh_source::{MeshSource, XdsConfig, XdsNode};
+pub use mesh_source::{MeshSource, XdsConfig, XdsNode, XdsSnapshot};
 pub use upstream::{AddressError, ServerAddress, Token, TrustRoot, Upstream};
 
 /// Everything the proxy was told at start.
@@ -297,7 +297,11 @@ impl Config {
         let node = parts::node(&mut env, &proxy);
         let known = Known { cluster_id: &node.cluster_id, exists: surroundings.exists };
         let source = authority::certificate_source(&mut env, surroundings.root, &known);
-        let mesh_from = mesh_source::mesh_source(&mut env, &proxy, &known);
+        let agent = match &mode {
+            Mode::Shared { agent_socket } => Some(agent_socket.as_path()),
+            Mode::Dedicated { .. } => None,
+        };
+        let mesh_from = mesh_source::mesh_source(&mut env, &proxy, &known, agent);
         let config = Self {
             node,
             identity: parts::identity(&mut env, source),

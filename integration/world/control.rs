@@ -52,10 +52,23 @@ impl World {
 
     /// Starts the proxy of a node, which asks it.
     pub(crate) fn start_asking(&mut self, node: &str) -> Outcome {
+        self.start_asking_with(node, &[])
+    }
+
+    /// The same with more environment.
+    pub(crate) fn start_asking_with(
+        &mut self,
+        node: &str,
+        environment: &[(&str, &str)],
+    ) -> Outcome {
         let netns = &self.lab.node(node).ok_or("no such node")?.netns;
         let (agent, address) = (self.agents[node].path(), self.control_address()?);
         let from = (node, netns);
-        let plan = ProxyPlan::from_control(Path::new(PROGRAM), from, agent, address, self.dir());
+        let mut plan =
+            ProxyPlan::from_control(Path::new(PROGRAM), from, agent, address, self.dir());
+        for (name, value) in environment {
+            plan = plan.with(name, value);
+        }
         let proxy = Proxy::start(plan).during("starting a proxy")?;
         self.proxies.insert(node.to_owned(), proxy);
         Ok(())

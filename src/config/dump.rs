@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::{
     CertificateSource, Config, DataPathConfig, IdentityConfig, LocalSource, MeshSource, Mode,
-    OriginalSource, Token, Upstream,
+    OriginalSource, Token, Upstream, XdsSnapshot,
 };
 
 impl Config {
@@ -26,6 +26,10 @@ impl Config {
             },
             "xds": match &self.mesh_from {
                 Some(MeshSource::Server(xds)) => Some(upstream(&xds.server)),
+                _ => None,
+            },
+            "xdsSnapshot": match &self.mesh_from {
+                Some(MeshSource::Server(xds)) => xds.snapshot.as_ref().map(snapshot),
                 _ => None,
             },
             "workers": self.workers,
@@ -123,6 +127,10 @@ fn local_source(source: &LocalSource) -> Value {
         LocalSource::Path(path) => json!({ "path": path.display().to_string() }),
         LocalSource::Inline(text) => json!({ "inlineBytes": text.len() }),
     }
+}
+
+fn snapshot(snapshot: &XdsSnapshot) -> Value {
+    json!({ "path": snapshot.path.display().to_string(), "maxAge": text(snapshot.age_max) })
 }
 
 fn text(duration: Duration) -> String {

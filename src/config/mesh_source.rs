@@ -1,19 +1,28 @@
 //! Where the mesh's configuration comes from, and as whom the control plane is asked for it.
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde_json::Value;
 
 use super::LocalSource;
-use super::env::Env;
+use super::env::{Env, shown};
 use super::mesh_file::ProxyConfig;
 use super::upstream::{self, Known, Upstream};
+use super::values::duration_within;
 
 const ADDRESS: &str = "XDS_ADDRESS";
 const PATH: &str = "LOCAL_XDS_PATH";
 const TEXT: &str = "LOCAL_XDS";
 const METADATA_PREFIX: &str = "ISTIO_META_";
 const METADATA_JSON_PREFIX: &str = "ISTIO_METAJSON_";
+const SNAPSHOT: &str = "XDS_SNAPSHOT_PATH";
+const SNAPSHOT_FILE: &str = "adit-xds.snapshot";
+const SNAPSHOT_AGE_DEFAULT: Duration = Duration::from_secs(24 * 3_600);
+const SNAPSHOT_AGES: RangeInclusive<Duration> =
+    Duration::from_secs(60)..=Duration::from_secs(30 * 24 * 3_600);
 /// What istiod takes for an address where none is known (spec xds 2).
 const INSTANCE_IP_DEFAULT: &str = "1.1.1.1";
 /// The literal form that istiod knows, whatever the cluster's domain is.
@@ -25,7 +34,7 @@ pub enum MeshSource {
     /// A file or a text.
     Local(LocalSource),
     /// A control plane.
-    Server(XdsConfig),
+    Server(Box<XdsConfig>),
 }
 
 /// How the control plane is asked.
@@ -35,6 +44,17 @@ pub struct XdsConfig {
     pub server: Upstream,
     /// As whom it is asked.
     pub node: XdsNode,
+    /// Where what it says is kept for the next process, if it is.
+    pub snapshot: Option<XdsSnapshot>,
+}
+
+/// A file that outlives the process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct XdsSnapshot {
+    /// The file.
+    pub path: PathBuf,
+    /// Older ones are not used.
+    pub age_max: Duration,
 }
 
 /// Who we are to the control plane (spec xds 2).
@@ -51,6 +71,7 @@ pub(super) fn mesh_source(
     env: &mut Env<'_>,
     proxy: &ProxyConfig,
     known: &Known<'_>,
+    shared: Option<&Path>,
 ) -> Option<MeshSource> {
     let local = local_source(env);
     let discovery = proxy.discovery_address.as_deref().filter(|address| !address.is_empty());
@@ -78,7 +99,8 @@ pub(super) fn mesh_source(
             }
             let address = upstream::address(env, ADDRESS, discovery)?;
             let server = Upstream::read(env, "XDS", address, known);
-            Some(MeshSource::Server(XdsConfig { server, node: node(env, proxy) }))
+            let (node, snapshot) = (node(env, proxy), snapshot(env, shared));
+            Some(MeshSource::Server(Box::new(XdsConfig { server, node, snapshot })))
         }
     }
 }
@@ -94,6 +116,23 @@ fn local_source(env: &mut Env<'_>) -> Option<(&'static str, LocalSource)> {
         (None, Some(text)) => Some((TEXT, LocalSource::Inline(text))),
         (None, None) => None,
     }
+}
+
+/// The file that was named, else one beside the agent's socket in a cluster: that folder outlives
+/// the pod, and no reboot.
+fn snapshot(env: &mut Env<'_>, shared: Option<&Path>) -> Option<XdsSnapshot> {
+    let age = duration_within(SNAPSHOT_AGES);
+    let age_max = env.value("XDS_SNAPSHOT_MAX_AGE", age).unwrap_or(SNAPSHOT_AGE_DEFAULT);
+    let path = if env.is_set(SNAPSHOT) {
+        PathBuf::from(env.text(SNAPSHOT)?)
+    } else {
+        let folder = shared?.parent().filter(|_| env.is_set("KUBERNETES_SERVICE_HOST"))?;
+        folder.join(SNAPSHOT_FILE)
+    };
+    if !path.is_absolute() {
+        env.wrong(SNAPSHOT, format!("{} is not an absolute path", shown(&path.to_string_lossy())));
+    }
+    Some(XdsSnapshot { path, age_max })
 }
 
 fn node(env: &mut Env<'_>, proxy: &ProxyConfig) -> XdsNode {

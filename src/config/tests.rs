@@ -79,6 +79,7 @@ fn the_defaults_are_those_of_the_specification() {
             },
             "localSource": {"path": "/mesh.yaml"},
             "xds": null,
+            "xdsSnapshot": null,
             "workers": 2,
             "log": {"filter": "info", "json": false, "policyDecisionsAtInfo": false},
             "servers": {"adminPort": 15000, "stats": "[::]:15020", "readiness": "[::]:15021"},
@@ -306,6 +307,27 @@ fn the_mesh_comes_from_the_control_plane_that_was_named_else_from_istiod() {
     assert_eq!(silenced.unwrap().dump()["xds"], json!(null));
     let on_demand = asking(None, &[("XDS_ON_DEMAND", "true")]).unwrap().warnings;
     assert!(on_demand[0].starts_with("XDS_ON_DEMAND: "), "{on_demand:?}");
+}
+
+#[test]
+fn what_the_control_plane_says_is_kept_in_a_cluster_or_where_it_is_told_to() {
+    let check = |more: &[(&str, &str)], expected: serde_json::Value| {
+        const CLUSTER: &[(&str, &str)] = &[("CA_ADDRESS", "x:1"), ("XDS_ADDRESS", "x:1")];
+        let config = read_on(8, true, None, &[CLUSTER, more].concat()).unwrap();
+        assert_eq!(config.dump()["xdsSnapshot"], expected, "{more:?}");
+    };
+    const IN: (&str, &str) = ("KUBERNETES_SERVICE_HOST", "10.0.0.1");
+    let kept = |path: &str, age: &str| json!({"path": path, "maxAge": age});
+    check(&[], json!(null));
+    check(&[IN], kept("/var/run/ztunnel/adit-xds.snapshot", "86400s"));
+    check(&[IN, ("INPOD_UDS", "/x/y.sock")], kept("/x/adit-xds.snapshot", "86400s"));
+    check(&[IN, ("XDS_SNAPSHOT_PATH", "")], json!(null));
+    let named = [("XDS_SNAPSHOT_PATH", "/s"), ("XDS_SNAPSHOT_MAX_AGE", "1h")];
+    check(&named, kept("/s", "3600s"));
+    let alone = [IN, ("PROXY_MODE", "dedicated"), ("PROXY_WORKLOAD_INFO", "a/b/c")];
+    check(&alone, json!(null));
+    assert_eq!(wrong(asking(None, &[("XDS_SNAPSHOT_PATH", "s")])), ["XDS_SNAPSHOT_PATH"]);
+    assert_eq!(wrong(asking(None, &[("XDS_SNAPSHOT_MAX_AGE", "1s")])), ["XDS_SNAPSHOT_MAX_AGE"]);
 }
 
 #[test]

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use foldhash::{HashMap, HashSet};
+use prost_types::Any;
 
 use super::changes::Changes;
 use super::ingest::{self, Flaw, Item, Key, Texts};
@@ -34,6 +35,8 @@ pub(super) struct Ads {
     types: BTreeMap<ResourceType, Known>,
     changes: Changes,
     published: bool,
+    /// Resources are kept as they came, so that they can be stored.
+    keeps: bool,
 }
 
 /// One type of resource.
@@ -59,6 +62,8 @@ struct Held {
     stands_in: bool,
     /// The server was told of it at the beginning of this stream.
     reported: bool,
+    /// The content that is in force, as it came; empty if it is not kept.
+    payload: Box<[u8]>,
 }
 
 /// What a response leads to, besides changes.
@@ -84,10 +89,41 @@ pub(super) struct Standing {
 }
 
 impl Ads {
-    /// A client that knows nothing yet.
-    pub(super) fn new(node: Node) -> Self {
+    /// A client that knows nothing yet; whether it `keeps` what comes as it came.
+    pub(super) fn new(node: Node, keeps: bool) -> Self {
         let types = ResourceType::ALL.map(|kind| (kind, Known::default()));
-        Self { node, types: types.into(), changes: Changes::default(), published: false }
+        Self { node, types: types.into(), changes: Changes::default(), published: false, keeps }
+    }
+
+    /// What is in force, as a server would say it: one response of each type.
+    pub(super) fn kept(&self) -> Vec<DeltaDiscoveryResponse> {
+        let kept = |(kind, known): (&ResourceType, &Known)| DeltaDiscoveryResponse {
+            type_url: kind.url().to_owned(),
+            resources: known.kept(),
+            ..DeltaDiscoveryResponse::default()
+        };
+        self.types.iter().map(kept).collect()
+    }
+
+    /// Begins with what was kept by an earlier process, unless a server has said something since.
+    /// Whether all of that still exists shows in the first response of a stream, the one that is
+    /// open included. Whether it was taken.
+    pub(super) fn restore(
+        &mut self,
+        kept: Vec<DeltaDiscoveryResponse>,
+        current: &Snapshot,
+    ) -> bool {
+        if self.types.values().any(|known| known.answered) {
+            return false;
+        }
+        for response in kept {
+            self.receive(response, current);
+        }
+        for known in self.types.values_mut() {
+            known.fresh = true;
+            known.held.values_mut().for_each(|held| held.reported = false);
+        }
+        true
     }
 
     /// The requests that begin a stream. Without `report` the server is told nothing of what we
@@ -121,11 +157,11 @@ impl Ads {
         if std::mem::take(&mut known.fresh) {
             known.drop_absent(&resources, changes);
         }
-        let mut apply = Apply { kind, current, changes, texts: Texts::default() };
+        let mut apply =
+            Apply { kind, current, changes, texts: Texts::default(), keeps: self.keeps };
         let (mut flaws, mut rejected) = (Vec::new(), Vec::new());
         for resource in resources {
-            let Err(flaw) = known.take(&resource, &mut apply) else { continue };
-            let name: Arc<str> = resource.name.into();
+            let Err((name, flaw)) = known.take(resource, &mut apply) else { continue };
             if known.reject(&name, &flaw) {
                 rejected.push((Arc::clone(&name), flaw.clone()));
             }
@@ -180,6 +216,7 @@ struct Apply<'a> {
     current: &'a Snapshot,
     changes: &'a mut Changes,
     texts: Texts,
+    keeps: bool,
 }
 
 impl Known {
@@ -212,27 +249,52 @@ impl Known {
         }
     }
 
+    fn kept(&self) -> Vec<Resource> {
+        let good = self.held.iter().filter(|(_, held)| !held.stands_in);
+        let kept = good.map(|(name, held)| Resource {
+            name: name.to_string(),
+            version: held.version.to_string(),
+            resource: Some(Any { type_url: String::new(), value: held.payload.to_vec() }),
+            ..Resource::default()
+        });
+        kept.collect()
+    }
+
     /// Applies one resource, or says what is wrong with it.
-    fn take(&mut self, resource: &Resource, apply: &mut Apply<'_>) -> Result<(), Flaw> {
+    fn take(&mut self, resource: Resource, apply: &mut Apply<'_>) -> Result<(), (Arc<str>, Flaw)> {
         let known = self.held.get_key_value(resource.name.as_str());
-        if known.is_none() && self.held.len() >= RESOURCES_MAX {
-            return Err(Flaw::TooMany(RESOURCES_MAX));
-        }
         let name =
             known.map_or_else(|| resource.name.as_str().into(), |(name, _)| Arc::clone(name));
-        let read = ingest::read(apply.kind, resource, &mut apply.texts);
-        let version = resource.version.as_str();
-        match read {
+        if known.is_none() && self.held.len() >= RESOURCES_MAX {
+            return Err((name, Flaw::TooMany(RESOURCES_MAX)));
+        }
+        match ingest::read(apply.kind, &resource, &mut apply.texts) {
             Ok(item) => {
                 self.rejected.remove(&name);
-                self.hold(name, (version, false), Some(item), apply);
+                let payload = resource.resource.filter(|_| apply.keeps);
+                let payload = payload.map_or_else(Box::default, |any| any.value.into_boxed_slice());
+                let held = Held {
+                    version: resource.version.into(),
+                    key: Some(item.key()),
+                    stands_in: false,
+                    reported: true,
+                    payload,
+                };
+                self.hold(name, held, Some(item), apply);
                 Ok(())
             }
             Err(rejection) => {
                 if known.is_none_or(|(_, held)| held.stands_in) {
-                    self.hold(name, ("", true), rejection.stand_in, apply);
+                    let held = Held {
+                        version: "".into(),
+                        key: rejection.stand_in.as_ref().map(Item::key),
+                        stands_in: true,
+                        reported: true,
+                        payload: Box::default(),
+                    };
+                    self.hold(Arc::clone(&name), held, rejection.stand_in, apply);
                 }
-                Err(rejection.flaw)
+                Err((name, rejection.flaw))
             }
         }
     }
@@ -247,16 +309,9 @@ impl Known {
     }
 
     /// Puts an item in force under a name, in place of what was there.
-    fn hold(
-        &mut self,
-        name: Arc<str>,
-        (version, stands_in): (&str, bool),
-        item: Option<Item>,
-        apply: &mut Apply<'_>,
-    ) {
-        let key = item.as_ref().map(Item::key);
+    fn hold(&mut self, name: Arc<str>, held: Held, item: Option<Item>, apply: &mut Apply<'_>) {
         let before = self.held.get(&name).and_then(|held| held.key.clone());
-        if let Some(before) = before.filter(|before| Some(before) != key.as_ref()) {
+        if let Some(before) = before.filter(|before| Some(before) != held.key.as_ref()) {
             apply.changes.remove(&name, before);
         }
         if let Some(item) = item
@@ -264,7 +319,6 @@ impl Known {
         {
             apply.changes.set(&name, item);
         }
-        let held = Held { version: version.into(), key, stands_in, reported: true };
         self.held.insert(name, held);
     }
 

@@ -9,4 +9,5 @@ mod changes;
 pub mod file;
 mod ingest;
 mod node;
+mod stored;
 pub mod stream;

@@ -3,6 +3,7 @@
 //! Whatever happens to the stream, what was published stays (spec xds 5.3): a proxy whose control
 //! plane is gone serves what it knows.
 
+mod keep;
 mod mesh;
 mod status;
 #[cfg(test)]
@@ -21,7 +22,8 @@ use tonic::{Code, Status, Streaming};
 
 use super::backoff::Backoff;
 use super::node;
-use crate::config::XdsNode;
+use super::stored::Origin;
+use crate::config::{XdsNode, XdsSnapshot};
 use crate::creds::{Connect, explain_status};
 use crate::model::Publisher;
 use crate::report::metrics::XdsMetrics;
@@ -30,6 +32,7 @@ use crate::wire::xds::ResourceType;
 use crate::wire::xds::discovery::aggregated_discovery_service_client as client;
 use crate::wire::xds::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse};
 
+use keep::Keep;
 use mesh::{Applied, Mesh};
 use status::Teller;
 pub use status::XdsStatus;
@@ -54,7 +57,8 @@ pub struct XdsSource {
     backoff: Backoff,
     /// The next stream tells the server what we have.
     report: bool,
-    teller: Teller,
+    teller: Arc<Teller>,
+    keep: Option<Keep>,
 }
 
 /// How a stream ended.
@@ -85,26 +89,42 @@ pub struct XdsParts {
     pub clock: Clock,
     /// The chance behind pauses.
     pub rng: fastrand::Rng,
+    /// Where the mesh is kept for the next process, and the server's name there; if it is.
+    pub keep: Option<(XdsSnapshot, String)>,
 }
 
 impl XdsSource {
     /// A source that asks whoever `connector` connects to. The second value follows where it
     /// stands.
     pub fn new(connector: Arc<dyn Connect>, parts: XdsParts) -> (Self, watch::Receiver<XdsStatus>) {
-        let XdsParts { node, publisher, metrics, clock, rng } = parts;
-        let (teller, status) = Teller::new(metrics, clock);
+        let XdsParts { node, publisher, metrics, clock, rng, keep } = parts;
+        let (teller, status) = Teller::new(metrics, clock.clone());
+        let name = node.metadata.get("NODE_NAME").and_then(|name| name.as_str());
+        let name = name.unwrap_or_default().to_owned();
+        let keep = keep.map(|(XdsSnapshot { path, age_max }, server)| {
+            let origin = Origin { server, node: name };
+            Keep { path, age_max, origin, clock }
+        });
+        let mesh = Mesh::new(node::message(&node), keep.is_some(), publisher);
         let source = Self {
             connector,
-            mesh: Arc::new(Mutex::new(Mesh::new(node::message(&node), publisher))),
+            mesh: Arc::new(Mutex::new(mesh)),
             backoff: Backoff::new(rng),
             report: true,
-            teller,
+            teller: Arc::new(teller),
+            keep,
         };
         (source, status)
     }
 
     /// Asks and applies until the future is dropped.
     pub async fn run(mut self) {
+        let Some(keep) = self.keep.take() else { return self.follow().await };
+        let keeping = keep.run(Arc::clone(&self.mesh), Arc::clone(&self.teller));
+        tokio::join!(self.follow(), keeping);
+    }
+
+    async fn follow(mut self) {
         loop {
             let end = self.stream().await;
             // Too many names, perhaps: without them it is smaller (spec xds 5.3).

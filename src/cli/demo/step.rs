@@ -5,13 +5,11 @@ use std::io::{self, ErrorKind, Read};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use serde_json::Value;
-
 use super::super::lab::capture::{Capture, Captured, Stream};
 use super::super::lab::{HBONE_PORT, ask, measure_upload};
 use super::mesh::identity;
 use super::mesh::{API_PORT, CLIENT_NODE, CLIENTS_POLICY, HEALTH_PORT, Mesh, Rules, SERVER_NODE};
-use super::talk::{describe, explain, field, read_line, say, try_line, yes};
+use super::talk::{allow_policies, describe, explain, field, read_line, say, try_line, yes};
 use crate::sys::clock::Clock;
 
 /// For anything that should happen.
@@ -237,25 +235,6 @@ fn intruder(stage: &mut Stage<'_>) -> io::Result<Finding> {
             && policies.iter().all(|name| name.ends_with(&format!("/{CLIENTS_POLICY}"))),
         figures: BTreeMap::new(),
     })
-}
-
-/// The ALLOW policies that payments names, as its proxy has them (spec operations 6).
-fn allow_policies(mesh: &Mesh) -> io::Result<Vec<String>> {
-    let dump = mesh.proxy(SERVER_NODE)?.config_dump()?;
-    let list = |key: &str| dump[key].as_array().map_or(&[][..], Vec::as_slice);
-    let names = |workload: &Value| workload["authorizationPolicies"].as_array().cloned();
-    let named = list("workloads")
-        .iter()
-        .filter(|workload| workload["name"] == "payments")
-        .find_map(names)
-        .unwrap_or_default();
-    let allows = list("policies").iter().filter(|policy| policy["action"] == "Allow");
-    Ok(allows
-        .filter_map(|policy| {
-            Some(format!("{}/{}", policy["namespace"].as_str()?, policy["name"].as_str()?))
-        })
-        .filter(|name| named.iter().any(|known| known == name.as_str()))
-        .collect())
 }
 
 /// 4: a pod outside the mesh, on a port that anybody may ask.

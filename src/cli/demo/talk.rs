@@ -3,6 +3,9 @@
 use std::io::{self, ErrorKind, Read};
 use std::net::TcpStream;
 
+use serde_json::Value;
+
+use super::mesh::{Mesh, SERVER_NODE};
 use super::step::PATIENCE;
 use crate::cli::lab::ask;
 
@@ -75,6 +78,25 @@ pub(super) fn field(line: &str, name: &str) -> Option<String> {
 /// Whether something held, in a word.
 pub(super) fn yes(held: bool) -> &'static str {
     if held { "yes" } else { "NO" }
+}
+
+/// The ALLOW policies that payments names, as its proxy has them (spec operations 6).
+pub(super) fn allow_policies(mesh: &Mesh) -> io::Result<Vec<String>> {
+    let dump = mesh.proxy(SERVER_NODE)?.config_dump()?;
+    let list = |key: &str| dump[key].as_array().map_or(&[][..], Vec::as_slice);
+    let names = |workload: &Value| workload["authorizationPolicies"].as_array().cloned();
+    let named = list("workloads")
+        .iter()
+        .filter(|workload| workload["name"] == "payments")
+        .find_map(names)
+        .unwrap_or_default();
+    let allows = list("policies").iter().filter(|policy| policy["action"] == "Allow");
+    Ok(allows
+        .filter_map(|policy| {
+            Some(format!("{}/{}", policy["namespace"].as_str()?, policy["name"].as_str()?))
+        })
+        .filter(|name| named.iter().any(|known| known == name.as_str()))
+        .collect())
 }
 
 #[cfg(test)]

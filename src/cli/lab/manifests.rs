@@ -27,8 +27,8 @@ pub fn pods(lab: &Lab) -> String {
         let ips: Vec<String> = pod.addresses().iter().map(|ip| format!("ip: \"{ip}\"")).collect();
         let _ = write!(
             yaml,
-            "---\napiVersion: v1\nkind: Pod\nmetadata:\n  name: {name}\n  namespace: {namespace}\n  \
-             labels:\n    app: {name}{out}\nspec:\n  nodeName: {node}\n  \
+            "---\napiVersion: v1\nkind: Pod\nmetadata:\n  name: {name}\n  \
+             namespace: {namespace}\n  labels:\n    app: {name}{out}\nspec:\n  nodeName: {node}\n  \
              serviceAccountName: {account}\nstatus:\n  podIP: {ip}\n  podIPs: [{{{ips}}}]\n",
             name = plan.name,
             namespace = plan.namespace,

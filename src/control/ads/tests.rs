@@ -23,7 +23,7 @@ impl Client {
     fn new() -> Self {
         let (publisher, view) = Publisher::new();
         let node = Node { id: "ztunnel~".to_owned(), ..Node::default() };
-        Self { ads: Ads::new(node), publisher, view }
+        Self { ads: Ads::new(node, true), publisher, view }
     }
 
     /// Applies and publishes; the answer.
@@ -33,6 +33,15 @@ impl Client {
             self.publisher.publish(delta);
         }
         answer
+    }
+
+    /// Begins with what another has kept; whether it was taken.
+    fn restore(&mut self, kept: Vec<DeltaDiscoveryResponse>) -> bool {
+        let taken = self.ads.restore(kept, &self.publisher.current());
+        if let Some(delta) = self.ads.take_changes() {
+            self.publisher.publish(delta);
+        }
+        taken
     }
 
     /// Both types answered with nothing.
@@ -296,7 +305,8 @@ fn a_report_of_a_large_mesh_stays_below_what_a_server_takes() {
     let known = client.ads.types.get_mut(&ResourceType::Address).unwrap();
     for n in 0..200_000 {
         let (version, key) = (version.into(), Some(Key::Workload));
-        let held = Held { version, key, stands_in: false, reported: false };
+        let payload = Box::default();
+        let held = Held { version, key, stands_in: false, reported: false, payload };
         known.held.insert(name(n).into(), held);
     }
     let requests = client.ads.open(true);
@@ -442,4 +452,40 @@ fn split_responses_lead_to_the_same() {
         split.receive(response(ADDRESS, rest, &[]));
         assert_eq!(whole.shown(), split.shown(), "seed {seed}");
     }
+}
+
+/// What is kept is what is in force, and leads to the same mesh in another process.
+#[test]
+fn what_is_kept_begins_another_process() {
+    let mut client = Client::new();
+    client.begin();
+    client.receive(response(
+        ADDRESS,
+        vec![pod("a", "1"), service("s", "1"), bad_pod("b", "1")],
+        &[],
+    ));
+    client.receive(response(ADDRESS, vec![bad_pod("a", "2"), pod("c", "1")], &["c"]));
+    client.receive(response(AUTHORIZATION, vec![allow("p", 1), allow("q", 1)], &[]));
+    let kept = client.ads.kept();
+    let mut next = Client::new();
+    // A stream is open that has been told of nothing.
+    next.ads.open(true);
+    assert!(next.restore(kept.clone()));
+    // A stand-in is not kept: the server says again what is bad, and that it is.
+    assert_eq!(next.shown(), set(&["a=1", "ns/s=1", "ns/p=1", "ns/q=1"]));
+    assert!(!next.ads.is_fresh());
+    // The first responses of that stream are everything there is.
+    next.receive(response(ADDRESS, vec![pod("a", "3")], &[]));
+    next.receive(response(AUTHORIZATION, vec![allow("q", 1)], &[]));
+    assert_eq!(next.shown(), set(&["a=3", "ns/q=1"]));
+    assert!(next.ads.is_fresh());
+    // Who has been told by a server does not go back.
+    assert!(!next.restore(kept.clone()));
+    assert_eq!(next.shown(), set(&["a=3", "ns/q=1"]));
+    // A later stream is told of what was restored.
+    let mut late = Client::new();
+    assert!(late.restore(kept));
+    assert_eq!(late.reported(ResourceType::Address, true), ["a=1", "ns/s=1"]);
+    late.receive(response(ADDRESS, Vec::new(), &[]));
+    assert_eq!(late.shown(), set(&["a=1", "ns/s=1", "ns/p=1", "ns/q=1"]));
 }

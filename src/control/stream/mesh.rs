@@ -14,6 +14,8 @@ use crate::wire::xds::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse,
 pub(super) struct Mesh {
     ads: Ads,
     publisher: Publisher,
+    /// A server has answered every type, so that there is something to keep.
+    heard: bool,
 }
 
 /// What some responses have led to.
@@ -33,8 +35,25 @@ pub(super) struct Applied {
 }
 
 impl Mesh {
-    pub(super) fn new(node: Node, publisher: Publisher) -> Self {
-        Self { ads: Ads::new(node), publisher }
+    /// An empty mesh; whether it `keeps` what comes as it came.
+    pub(super) fn new(node: Node, keeps: bool, publisher: Publisher) -> Self {
+        Self { ads: Ads::new(node, keeps), publisher, heard: false }
+    }
+
+    /// The generation in force, once a server has said it.
+    pub(super) fn generation_to_save(&self) -> Option<u64> {
+        self.heard.then(|| self.publisher.current().generation())
+    }
+
+    /// What is in force, as a server would say it.
+    pub(super) fn kept(&self) -> Vec<DeltaDiscoveryResponse> {
+        self.ads.kept()
+    }
+
+    /// Begins with what an earlier process has kept; nothing if a server was faster.
+    pub(super) fn restore(&mut self, kept: Vec<DeltaDiscoveryResponse>) -> Option<Applied> {
+        let taken = self.ads.restore(kept, &self.publisher.current());
+        taken.then(|| self.publish(Vec::new(), Vec::new()))
     }
 
     /// The requests that begin a stream.
@@ -53,6 +72,15 @@ impl Mesh {
             let named = answer.rejected.into_iter();
             rejected.extend(named.filter_map(|(name, flaw)| Some((kind?, name, flaw))));
         }
+        self.heard |= self.ads.is_fresh();
+        self.publish(answers, rejected)
+    }
+
+    fn publish(
+        &mut self,
+        answers: Vec<DeltaDiscoveryRequest>,
+        rejected: Vec<(ResourceType, Arc<str>, Flaw)>,
+    ) -> Applied {
         let published = self.ads.take_changes().map(|delta| {
             let generation = self.publisher.publish(delta);
             (generation, self.publisher.current().counts())

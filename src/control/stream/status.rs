@@ -1,6 +1,7 @@
 //! Where the stream stands, told to people: as status, metrics and log lines.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
@@ -9,6 +10,7 @@ use tokio::sync::watch;
 use super::mesh::Applied;
 use super::{End, url_of};
 use crate::control::ads::Standing;
+use crate::control::stored::StoredError;
 use crate::report::metrics::XdsMetrics;
 use crate::report::time;
 use crate::sys::clock::Clock;
@@ -32,6 +34,12 @@ pub struct XdsStatus {
     pub error: Option<String>,
     /// Streams, and attempts at them, that ended since one was answered.
     pub failures: u64,
+    /// When what is in force was saved, if that was by an earlier process.
+    pub restored: Option<SystemTime>,
+    /// When the mesh was last saved for the next process.
+    pub saved: Option<SystemTime>,
+    /// Why the file for the next process was not written, or not read.
+    pub snapshot_error: Option<String>,
     types: BTreeMap<ResourceType, Standing>,
 }
 
@@ -64,6 +72,9 @@ impl XdsStatus {
             "lastResponse": self.last_response.map(time::micros),
             "error": self.error,
             "failures": self.failures,
+            "restored": self.restored.map(time::micros),
+            "saved": self.saved.map(time::micros),
+            "snapshotError": self.snapshot_error,
             "types": types.collect::<BTreeMap<_, _>>(),
         })
     }
@@ -98,8 +109,7 @@ impl Teller {
             tracing::debug!(generation, workloads, services, policies, "mesh published");
         }
         let now = self.clock.wall();
-        let seconds = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-        self.metrics.last_response_seconds.set(i64::try_from(seconds).unwrap_or(i64::MAX));
+        self.metrics.last_response_seconds.set(seconds(now));
         let was = self.status.borrow().connected;
         if applied.fresh && !was {
             let failures = self.status.borrow().failures;
@@ -117,7 +127,51 @@ impl Teller {
                 status.connected = true;
                 status.error = None;
                 status.failures = 0;
+                status.restored = None;
             }
+        });
+    }
+
+    pub(super) fn is_loaded(&self) -> bool {
+        self.status.borrow().loaded
+    }
+
+    /// The mesh is that of an earlier process.
+    pub(super) fn restored(&self, at: SystemTime, applied: &Applied) {
+        let saved_at = time::micros(at);
+        let generation = applied.published.map(|(generation, _)| generation);
+        tracing::warn!(saved_at, generation, "no control plane: serving what was saved");
+        self.status.send_modify(|status| {
+            status.types.clone_from(&applied.standing);
+            status.loaded = applied.standing.values().all(|standing| standing.answered);
+            status.restored = Some(at);
+        });
+    }
+
+    pub(super) fn not_restored(&self, path: &Path, error: &StoredError) {
+        let path = path.display();
+        tracing::warn!(%path, %error, "no control plane, and what was saved is not used");
+        self.metrics.snapshot_errors.inc();
+        self.status.send_modify(|status| status.snapshot_error = Some(error.to_string()));
+    }
+
+    /// The same error is told once, until it is over.
+    pub(super) fn saved(&self, path: &Path, outcome: Result<SystemTime, StoredError>) {
+        let error = outcome.as_ref().err().map(ToString::to_string);
+        if let Ok(at) = outcome {
+            self.metrics.snapshot_saved_seconds.set(seconds(at));
+        } else {
+            self.metrics.snapshot_errors.inc();
+        }
+        if let Some(error) = &error
+            && self.status.borrow().snapshot_error.as_ref() != Some(error)
+        {
+            let path = path.display();
+            tracing::warn!(%path, error, "the mesh is not saved for the next process");
+        }
+        self.status.send_modify(|status| {
+            status.saved = outcome.ok().or(status.saved);
+            status.snapshot_error = error;
         });
     }
 
@@ -140,4 +194,9 @@ impl Teller {
             status.failures += 1;
         });
     }
+}
+
+fn seconds(at: SystemTime) -> i64 {
+    let since_epoch = at.duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since_epoch.as_secs()).unwrap_or(i64::MAX)
 }

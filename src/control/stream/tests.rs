@@ -1,4 +1,5 @@
 use std::net::SocketAddr;
+use std::path::Path;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -110,6 +111,10 @@ struct Stage {
 
 impl Stage {
     fn new() -> Self {
+        Self::keeping(None)
+    }
+
+    fn keeping(path: Option<&Path>) -> Self {
         let upstream = Upstream {
             address: "https://istiod:15012".parse().unwrap(),
             root: TrustRoot::System,
@@ -136,6 +141,10 @@ impl Stage {
             metrics: metrics.clone(),
             clock: Clock::system(),
             rng: fastrand::Rng::with_seed(1),
+            keep: path.map(|path| {
+                let (path, age_max) = (path.to_owned(), Duration::from_secs(3_600));
+                (XdsSnapshot { path, age_max }, "https://istiod:15012".to_owned())
+            }),
         };
         let (source, status) = XdsSource::new(Arc::clone(&net) as Arc<dyn Connect>, parts);
         let mut run = JoinSet::new();
@@ -312,4 +321,63 @@ async fn many_resources_are_applied_apart_and_in_order() {
     }
     assert_eq!(stage.view.load().counts().0, INLINE_MAX + 11);
     stage.until(|status| status.connected).await;
+}
+
+/// A file in the temporary folder that goes with the test.
+struct Kept(std::path::PathBuf);
+
+impl Kept {
+    fn new(name: &str) -> Self {
+        let name = format!("adit-kept-{name}-{}", std::process::id());
+        Self(std::env::temp_dir().join(name))
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_process_without_control_plane_begins_with_what_the_last_one_knew() {
+    let kept = Kept::new("next");
+    let mut first = Stage::keeping(Some(&kept.0));
+    let (mut stream, _) = first.stream().await;
+    stream.begin(vec![pod("a", 0), pod("b", 0)]).await;
+    first.until(|status| status.saved.is_some()).await;
+    assert_ne!(first.metrics.snapshot_saved_seconds.get(), 0);
+    drop((first, stream));
+    // Nobody is there for the next one.
+    let mut next = Stage::keeping(Some(&kept.0));
+    *next.net.down.lock().unwrap() = true;
+    let status = next.until(|status| status.loaded).await;
+    assert!(status.restored.is_some() && !status.connected, "{status:?}");
+    assert_eq!(next.view.load().counts(), (2, 0, 0));
+    // When somebody is, the difference is asked for.
+    *next.net.down.lock().unwrap() = false;
+    let (mut stream, first) = next.stream().await;
+    assert_eq!(first[0].initial_resource_versions.len(), 2);
+    stream.begin(vec![pod("c", 0)]).await;
+    assert_eq!(next.view.load().counts(), (3, 0, 0));
+    let status = next.until(|status| status.connected).await;
+    assert_eq!(status.restored, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_saved_and_cannot_be_used_is_told() {
+    let kept = Kept::new("damaged");
+    std::fs::write(&kept.0, "adit-xds and then nothing").unwrap();
+    let mut stage = Stage::keeping(Some(&kept.0));
+    *stage.net.down.lock().unwrap() = true;
+    let status = stage.until(|status| status.snapshot_error.is_some()).await;
+    assert_eq!(status.snapshot_error.as_deref(), Some("it is not as it was written"));
+    assert!(!status.loaded);
+    assert_eq!(stage.metrics.snapshot_errors.get(), 1);
+    // A server is heard all the same.
+    *stage.net.down.lock().unwrap() = false;
+    let (mut stream, _) = stage.stream().await;
+    stream.begin(vec![pod("a", 0)]).await;
+    stage.until(|status| status.connected).await;
+    assert_eq!(stage.view.load().counts(), (1, 0, 0));
 }

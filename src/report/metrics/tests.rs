@@ -46,6 +46,10 @@ adit_panics_total 0
 adit_xds_connected 0
 # TYPE adit_xds_last_response_timestamp_seconds gauge
 adit_xds_last_response_timestamp_seconds 0
+# TYPE adit_xds_snapshot_saved_timestamp_seconds gauge
+adit_xds_snapshot_saved_timestamp_seconds 0
+# TYPE adit_xds_snapshot_errors counter
+adit_xds_snapshot_errors_total 0
 # TYPE workload_manager_active_proxy_count gauge
 workload_manager_active_proxy_count 0
 # TYPE workload_manager_pending_proxy_count gauge

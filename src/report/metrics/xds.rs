@@ -15,6 +15,10 @@ pub struct XdsMetrics {
     pub connected: Gauge,
     /// When a response was last applied, seconds since the epoch.
     pub last_response_seconds: Gauge,
+    /// When the mesh was last saved for the next process, seconds since the epoch.
+    pub snapshot_saved_seconds: Gauge,
+    /// Times that failed, or that what was saved could not be used.
+    pub snapshot_errors: Counter,
     messages: Labelled<Counter>,
     bytes: Labelled<Counter>,
     nacks: Labelled<Counter>,
@@ -95,6 +99,16 @@ impl XdsMetrics {
             "adit_xds_last_response_timestamp_seconds",
             "When a response of xDS was last applied",
             self.last_response_seconds.clone(),
+        );
+        registry.register(
+            "adit_xds_snapshot_saved_timestamp_seconds",
+            "When the mesh was last saved for the next process",
+            self.snapshot_saved_seconds.clone(),
+        );
+        registry.register(
+            "adit_xds_snapshot_errors",
+            "Times the mesh could not be saved, or what was saved not used",
+            self.snapshot_errors.clone(),
         );
     }
 }

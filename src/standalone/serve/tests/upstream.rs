@@ -115,6 +115,7 @@ fn follow(world: &World, node: &str) -> (View, JoinSet<()>) {
         metrics: XdsMetrics::default(),
         clock: Clock::system(),
         rng: fastrand::Rng::new(),
+        keep: None,
     };
     let (source, _) = XdsSource::new(Arc::new(connector(world)), parts);
     let mut tasks = JoinSet::new();
