@@ -14,7 +14,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use adit::config::{TrustRoot, Upstream, XdsNode, XdsSnapshot};
 use adit::control::stream::{XdsParts, XdsSource};
 use adit::creds::{Connector, Settings};
-use adit::model::{Publisher, View};
+use adit::model::{Delta, Publisher, ServiceKey, View, Workload as MeshWorkload};
 use adit::report::metrics::XdsMetrics;
 use adit::sys::clock::Clock;
 use adit::wire::xds::discovery::aggregated_discovery_service_server as server;
@@ -101,7 +101,49 @@ async fn measure() -> Result<(), Failure> {
         }
     }
     drop(server);
+    measure_publishing();
     Ok(())
+}
+
+/// Publishing alone: one change to a large mesh, and many in one batch.
+fn measure_publishing() {
+    let clock = Clock::system();
+    let pod = |number: usize, revision: usize| {
+        let service = ServiceKey {
+            namespace: "ns".into(),
+            hostname: format!("app-{}.ns", number % SERVICES).into(),
+        };
+        let [_, high, middle, low] = u32::try_from(number).unwrap_or_default().to_be_bytes();
+        MeshWorkload {
+            uid: format!("c1//Pod/ns/app-{number}").into(),
+            name: format!("app-{number}").into(),
+            namespace: "ns".into(),
+            canonical_revision: revision.to_string().into(),
+            ips: vec![[10, high, middle, low].into()],
+            services: vec![(service, [(80, 8080)].into())],
+            ..MeshWorkload::default()
+        }
+    };
+    let (mut publisher, _view) = Publisher::new();
+    let all = (0..WORKLOADS).map(|number| pod(number, 0)).collect();
+    publisher.publish(Delta { workloads: all, ..Delta::default() });
+    let batch = |from: usize, count: usize| Delta {
+        workloads: (from..from + count).map(|number| pod(number * 97 % WORKLOADS, from)).collect(),
+        ..Delta::default()
+    };
+    let singles: Vec<Delta> = (0..AT_ONCE).map(|number| batch(number, 1)).collect();
+    let begin = clock.monotonic();
+    for delta in singles {
+        publisher.publish(delta);
+    }
+    let each = clock.monotonic().duration_since(begin) / u32::try_from(AT_ONCE).unwrap_or(1);
+    let together = batch(0, AT_ONCE);
+    let begin = clock.monotonic();
+    publisher.publish(together);
+    let took = clock.monotonic().duration_since(begin);
+    println!("publishing into {WORKLOADS} workloads");
+    println!("  one change: {each:.1?}; goal 20 us");
+    println!("  {AT_ONCE} changes together: {took:.2?}; goal 2 ms");
 }
 
 async fn measure_client(address: &str, keeps: bool) -> Result<(), Failure> {

@@ -63,7 +63,15 @@ struct Held {
     /// The server was told of it at the beginning of this stream.
     reported: bool,
     /// The content that is in force, as it came; empty if it is not kept.
-    payload: Box<[u8]>,
+    payload: Arc<[u8]>,
+}
+
+/// The resources of one type that are in force, as they came: name, version and content, shared
+/// with the client, so that taking it costs no copy of the mesh.
+#[derive(Debug)]
+pub(super) struct Kept {
+    kind: ResourceType,
+    resources: Vec<(Arc<str>, Arc<str>, Arc<[u8]>)>,
 }
 
 /// What a response leads to, besides changes.
@@ -95,14 +103,9 @@ impl Ads {
         Self { node, types: types.into(), changes: Changes::default(), published: false, keeps }
     }
 
-    /// What is in force, as a server would say it: one response of each type.
-    pub(super) fn kept(&self) -> Vec<DeltaDiscoveryResponse> {
-        let kept = |(kind, known): (&ResourceType, &Known)| DeltaDiscoveryResponse {
-            type_url: kind.url().to_owned(),
-            resources: known.kept(),
-            ..DeltaDiscoveryResponse::default()
-        };
-        self.types.iter().map(kept).collect()
+    /// What is in force, as it came.
+    pub(super) fn kept(&self) -> Vec<Kept> {
+        self.types.iter().map(|(&kind, known)| known.kept(kind)).collect()
     }
 
     /// Begins with what was kept by an earlier process, unless a server has said something since.
@@ -210,6 +213,23 @@ impl Ads {
     }
 }
 
+impl Kept {
+    /// As a server would say it.
+    pub(super) fn response(&self) -> DeltaDiscoveryResponse {
+        let said = |(name, version, payload): &(Arc<str>, Arc<str>, Arc<[u8]>)| Resource {
+            name: name.to_string(),
+            version: version.to_string(),
+            resource: Some(Any { type_url: String::new(), value: payload.to_vec() }),
+            ..Resource::default()
+        };
+        DeltaDiscoveryResponse {
+            type_url: self.kind.url().to_owned(),
+            resources: self.resources.iter().map(said).collect(),
+            ..DeltaDiscoveryResponse::default()
+        }
+    }
+}
+
 /// What a resource is applied with.
 struct Apply<'a> {
     kind: ResourceType,
@@ -249,15 +269,12 @@ impl Known {
         }
     }
 
-    fn kept(&self) -> Vec<Resource> {
+    fn kept(&self, kind: ResourceType) -> Kept {
         let good = self.held.iter().filter(|(_, held)| !held.stands_in);
-        let kept = good.map(|(name, held)| Resource {
-            name: name.to_string(),
-            version: held.version.to_string(),
-            resource: Some(Any { type_url: String::new(), value: held.payload.to_vec() }),
-            ..Resource::default()
-        });
-        kept.collect()
+        let shared = |(name, held): (&Arc<str>, &Held)| {
+            (Arc::clone(name), Arc::clone(&held.version), Arc::clone(&held.payload))
+        };
+        Kept { kind, resources: good.map(shared).collect() }
     }
 
     /// Applies one resource, or says what is wrong with it.
@@ -268,11 +285,11 @@ impl Known {
         if known.is_none() && self.held.len() >= RESOURCES_MAX {
             return Err((name, Flaw::TooMany(RESOURCES_MAX)));
         }
-        match ingest::read(apply.kind, &resource, &mut apply.texts) {
+        match ingest::read(apply.kind, &name, &resource, &mut apply.texts) {
             Ok(item) => {
                 self.rejected.remove(&name);
                 let payload = resource.resource.filter(|_| apply.keeps);
-                let payload = payload.map_or_else(Box::default, |any| any.value.into_boxed_slice());
+                let payload = payload.map_or_else(Arc::default, |any| any.value.into());
                 let held = Held {
                     version: resource.version.into(),
                     key: Some(item.key()),
@@ -290,7 +307,7 @@ impl Known {
                         key: rejection.stand_in.as_ref().map(Item::key),
                         stands_in: true,
                         reported: true,
-                        payload: Box::default(),
+                        payload: Arc::default(),
                     };
                     self.hold(Arc::clone(&name), held, rejection.stand_in, apply);
                 }

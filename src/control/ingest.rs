@@ -12,6 +12,8 @@ mod stand_in;
 mod tests;
 mod texts;
 
+use std::sync::Arc;
+
 use prost::Message;
 
 use crate::model::{Policy, PolicyKey, Service, ServiceKey, Workload};
@@ -68,10 +70,10 @@ impl Item {
 /// not looked at (spec xds 5.1).
 pub(super) fn read(
     kind: ResourceType,
+    name: &Arc<str>,
     resource: &Resource,
     texts: &mut Texts,
 ) -> Result<Item, Rejection> {
-    let name = resource.name.as_str();
     let Some(payload) = resource.resource.as_ref().map(|any| any.value.as_slice()) else {
         return Err(Rejection { flaw: Flaw::NoPayload, stand_in: stand_in::unread(kind, name) });
     };

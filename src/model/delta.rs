@@ -42,8 +42,7 @@ impl Delta {
             next.insert_service(service);
         }
         for workload in self.workloads {
-            next.remove_workload(&workload.uid);
-            next.insert_workload(workload);
+            next.replace_workload(workload);
         }
         for policy in self.policies {
             next.remove_policy(&policy.key);
@@ -63,6 +62,39 @@ impl Delta {
 }
 
 impl Snapshot {
+    /// Most changes leave a workload where it is found: then the indexes are left alone.
+    fn replace_workload(&mut self, workload: Workload) {
+        let Some(before) = self.workloads.get(&workload.uid).cloned() else {
+            return self.insert_workload(workload);
+        };
+        if !self.is_found_alike(&before, &workload) {
+            self.remove_workload(&workload.uid);
+            return self.insert_workload(workload);
+        }
+        let workload = Arc::new(workload);
+        if before.services != workload.services || before.status != workload.status {
+            self.remove_endpoints(&before);
+            self.insert_endpoints(&workload);
+        }
+        self.workloads.insert(Arc::clone(&workload.uid), workload);
+    }
+
+    /// Whether both are found under the same keys, and alone: among equals the order counts.
+    fn is_found_alike(&self, before: &Workload, after: &Workload) -> bool {
+        let pod = |of: &Workload| (Arc::clone(&of.namespace), Arc::clone(&of.name));
+        let same = before.network == after.network
+            && Self::indexed_by_addr(before).eq(Self::indexed_by_addr(after))
+            && pod(before) == pod(after)
+            && Self::indexed_by_host(before) == Self::indexed_by_host(after);
+        same && self.uids_by_pod.get(&pod(after)).is_some_and(|uids| uids.len() == 1)
+            && Self::indexed_by_addr(after).all(|ip| {
+                let addr = NetworkAddr { network: Arc::clone(&after.network), ip };
+                self.uids_by_addr.get(&addr).is_some_and(|uids| uids.len() == 1)
+            })
+            && Self::indexed_by_host(after)
+                .is_none_or(|host| self.uids_by_host.get(&host).is_some_and(|uids| uids.len() == 1))
+    }
+
     fn insert_workload(&mut self, workload: Workload) {
         let workload = Arc::new(workload);
         for ip in Self::indexed_by_addr(&workload) {
@@ -80,6 +112,11 @@ impl Snapshot {
             uids.push(Arc::clone(&workload.uid));
             self.uids_by_host.insert(host, uids);
         }
+        self.insert_endpoints(&workload);
+        self.workloads.insert(Arc::clone(&workload.uid), workload);
+    }
+
+    fn insert_endpoints(&mut self, workload: &Workload) {
         for (key, ports) in &workload.services {
             // Taken out, so that a batch copies a service's endpoints once and not for each of
             // them.
@@ -92,7 +129,6 @@ impl Snapshot {
             Arc::make_mut(&mut endpoints).insert(Arc::clone(&workload.uid), endpoint);
             self.endpoints.insert(key.clone(), endpoints);
         }
-        self.workloads.insert(Arc::clone(&workload.uid), workload);
     }
 
     fn remove_workload(&mut self, uid: &Arc<str>) {
@@ -118,9 +154,13 @@ impl Snapshot {
                 self.uids_by_host.insert(host, uids);
             }
         }
-        for key in workload.services.keys() {
+        self.remove_endpoints(&workload);
+    }
+
+    fn remove_endpoints(&mut self, workload: &Workload) {
+        for (key, _) in &workload.services {
             let mut endpoints = self.endpoints.remove(key).unwrap_or_default();
-            Arc::make_mut(&mut endpoints).remove(uid);
+            Arc::make_mut(&mut endpoints).remove(&workload.uid);
             if !endpoints.is_empty() {
                 self.endpoints.insert(key.clone(), endpoints);
             }

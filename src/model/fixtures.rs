@@ -67,7 +67,7 @@ pub(crate) fn pod(text: &str, ips: &[&str]) -> Workload {
 
 /// The workload as an endpoint of a service, `<namespace>/<host name>`, with a port map.
 pub(crate) fn endpoint_of(mut workload: Workload, service: &str, ports: &[(u16, u16)]) -> Workload {
-    workload.services.insert(service_key(service), ports.iter().copied().collect());
+    workload.services.push((service_key(service), ports.iter().copied().collect()));
     workload
 }
 

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
+use smallvec::SmallVec;
 
 use super::shards::Shards;
 use super::{
@@ -14,6 +15,8 @@ use super::{
 
 /// Namespace and name.
 type NamespacedName = (Arc<str>, Arc<str>);
+/// Usually one, and then without an allocation of its own: an index is copied with its leaf.
+type Few<T> = SmallVec<[T; 1]>;
 pub(super) type Endpoints = BTreeMap<Arc<str>, Endpoint>;
 
 /// The mesh at one generation. Copying one is cheap; nothing in it changes after publication.
@@ -21,14 +24,14 @@ pub(super) type Endpoints = BTreeMap<Arc<str>, Endpoint>;
 pub struct Snapshot {
     pub(super) generation: u64,
     pub(super) workloads: Shards<Arc<str>, Arc<Workload>>,
-    pub(super) uids_by_addr: Shards<NetworkAddr, Vec<Arc<str>>>,
-    pub(super) uids_by_pod: Shards<NamespacedName, Vec<Arc<str>>>,
-    pub(super) uids_by_host: Shards<ServiceKey, Vec<Arc<str>>>,
+    pub(super) uids_by_addr: Shards<NetworkAddr, Few<Arc<str>>>,
+    pub(super) uids_by_pod: Shards<NamespacedName, Few<Arc<str>>>,
+    pub(super) uids_by_host: Shards<ServiceKey, Few<Arc<str>>>,
     pub(super) services: Shards<ServiceKey, Arc<Service>>,
     /// Endpoints by service, also of services that have not arrived yet.
     pub(super) endpoints: Shards<ServiceKey, Arc<Endpoints>>,
-    pub(super) services_by_vip: Shards<NetworkAddr, Vec<ServiceKey>>,
-    pub(super) services_by_host: Shards<Arc<str>, Vec<ServiceKey>>,
+    pub(super) services_by_vip: Shards<NetworkAddr, Few<ServiceKey>>,
+    pub(super) services_by_host: Shards<Arc<str>, Few<ServiceKey>>,
     pub(super) cidr_vips: Arc<Vec<(Arc<str>, IpNet, ServiceKey)>>,
     pub(super) policies: Shards<PolicyKey, Arc<Policy>>,
     pub(super) policies_by_namespace: Shards<Arc<str>, Arc<Vec<Arc<Policy>>>>,
@@ -105,7 +108,7 @@ impl Snapshot {
         addr: &NetworkAddr,
         client: Option<&str>,
     ) -> Option<&Arc<Service>> {
-        let keys = self.services_by_vip.get(addr).map_or(&[][..], Vec::as_slice);
+        let keys = self.services_by_vip.get(addr).map_or(&[][..], Few::as_slice);
         let exact = best(keys.iter().filter_map(|key| self.services.get(key)), client);
         exact.or_else(|| self.service_by_cidr(addr, client))
     }

@@ -1,6 +1,5 @@
 //! Workloads: pods and everything else that has an address and an identity.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -63,7 +62,7 @@ pub struct Workload {
     /// Where it runs.
     pub locality: Locality,
     /// Services it is an endpoint of, with the port map of each.
-    pub services: BTreeMap<ServiceKey, PortMap>,
+    pub services: Vec<(ServiceKey, PortMap)>,
     /// Weight when an endpoint is picked.
     pub capacity: u32,
 }
@@ -116,7 +115,7 @@ impl Default for Workload {
             authorization_policies: Vec::new(),
             status: Health::Healthy,
             locality: Locality::default(),
-            services: BTreeMap::new(),
+            services: Vec::new(),
             capacity: 1,
         }
     }

@@ -305,7 +305,7 @@ fn a_report_of_a_large_mesh_stays_below_what_a_server_takes() {
     let known = client.ads.types.get_mut(&ResourceType::Address).unwrap();
     for n in 0..200_000 {
         let (version, key) = (version.into(), Some(Key::Workload));
-        let payload = Box::default();
+        let payload = Arc::default();
         let held = Held { version, key, stands_in: false, reported: false, payload };
         known.held.insert(name(n).into(), held);
     }
@@ -466,7 +466,7 @@ fn what_is_kept_begins_another_process() {
     ));
     client.receive(response(ADDRESS, vec![bad_pod("a", "2"), pod("c", "1")], &["c"]));
     client.receive(response(AUTHORIZATION, vec![allow("p", 1), allow("q", 1)], &[]));
-    let kept = client.ads.kept();
+    let kept: Vec<_> = client.ads.kept().iter().map(Kept::response).collect();
     let mut next = Client::new();
     // A stream is open that has been told of nothing.
     next.ads.open(true);

@@ -55,7 +55,7 @@ fn the_example_of_the_specification() {
             destination: GatewayAddress::Hostname(service_key("shop", "wp.shop.svc.cluster.local")),
             hbone_mtls_port: 15008,
         }),
-        services: BTreeMap::from([(cart.clone(), ports.clone())]),
+        services: vec![(cart.clone(), ports.clone())],
         ..Workload::default()
     };
     let service = Service {

@@ -24,11 +24,11 @@ pub(super) enum Vip {
 
 /// A workload.
 pub(super) fn workload(
-    name: &str,
+    name: &Arc<str>,
     message: &wire::Workload,
     texts: &mut Texts,
 ) -> Result<Workload, Flaw> {
-    if message.uid != name {
+    if message.uid != **name {
         return Err(Flaw::name(&message.uid));
     }
     identity_parts(message)?;
@@ -38,7 +38,7 @@ pub(super) fn workload(
     let part = |of: fn(&wire::Locality) -> &String| locality.map_or("", |l| of(l).as_str());
     let cluster_id = or(CLUSTER_DEFAULT, &message.cluster_id);
     Ok(Workload {
-        uid: name.into(),
+        uid: Arc::clone(name),
         name: message.name.as_str().into(),
         namespace: texts.share(&message.namespace),
         service_account: texts.share(&message.service_account),

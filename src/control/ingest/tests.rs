@@ -29,7 +29,11 @@ fn resource(name: &str, payload: Vec<u8>) -> Resource {
 
 fn read_address(name: &str, kind: Type) -> Result<Item, Rejection> {
     let payload = Address { r#type: Some(kind) }.encode_to_vec();
-    read(ResourceType::Address, &resource(name, payload), &mut Texts::default())
+    read_named(ResourceType::Address, &resource(name, payload))
+}
+
+fn read_named(kind: ResourceType, resource: &Resource) -> Result<Item, Rejection> {
+    read(kind, &resource.name.as_str().into(), resource, &mut Texts::default())
 }
 
 fn read_workload(message: &workload::Workload) -> Result<Item, Rejection> {
@@ -42,7 +46,7 @@ fn read_service(message: &workload::Service) -> Result<Item, Rejection> {
 
 fn read_policy(message: &Authorization, more: &[u8]) -> Result<Item, Rejection> {
     let payload = [message.encode_to_vec(), more.to_vec()].concat();
-    read(ResourceType::Authorization, &resource(POLICY, payload), &mut Texts::default())
+    read_named(ResourceType::Authorization, &resource(POLICY, payload))
 }
 
 fn waypoint_message(port: u32) -> GatewayAddress {
@@ -187,10 +191,10 @@ fn a_workload_of_which_everything_is_said() {
         authorization_policies: vec![policy_key(POLICY)],
         status: Health::Unhealthy,
         locality: Locality { region: "r".into(), zone: "z".into(), subzone: "s".into() },
-        services: BTreeMap::from([(
+        services: vec![(
             crate::model::fixtures::service_key(SERVICE),
             BTreeMap::from([(80, 8080)]),
-        )]),
+        )],
         capacity: 0,
     };
     assert_eq!(read_workload(&workload_message()), Ok(Item::Workload(Box::new(expected))));
@@ -405,7 +409,7 @@ fn flaws() {
 #[test]
 fn bytes_that_are_no_resource() {
     let read = |kind, resource: &Resource| {
-        read(kind, resource, &mut Texts::default()).map_err(|rejection| rejection.flaw.to_string())
+        read_named(kind, resource).map_err(|rejection| rejection.flaw.to_string())
     };
     for kind in ResourceType::ALL {
         let nothing = Resource { name: POLICY.to_owned(), ..Resource::default() };
@@ -448,7 +452,7 @@ fn conditions_of_a_later_version_never_let_more_in() {
     // Of workloads and services, fields of a later version have a substitute (spec xds 7).
     let mut payload = Address { r#type: Some(Type::Service(service_message())) }.encode_to_vec();
     payload.extend(LATER);
-    let read = read(ResourceType::Address, &resource(SERVICE, payload), &mut Texts::default());
+    let read = read_named(ResourceType::Address, &resource(SERVICE, payload));
     assert!(read.is_ok());
 }
 
@@ -530,8 +534,7 @@ fn in_place_of_what_is_rejected_something_refuses() {
     assert_eq!(lets_in(&|p| (p.action, p.scope) = (1, 0)), (false, false));
     assert_eq!(lets_in(&|p| p.scope = 9), (false, true));
     assert_eq!(lets_in(&|p| p.name = "other".into()), (false, true));
-    let unread =
-        read(ResourceType::Authorization, &resource(POLICY, vec![0xff]), &mut Texts::default());
+    let unread = read_named(ResourceType::Authorization, &resource(POLICY, vec![0xff]));
     assert!(!allowed(&mesh_with(stand_in(unread).unwrap()), cart));
     // Nothing is needed for what only tries, and for what is refused as long as it is missing.
     let mut broken = policy_message(0, web());

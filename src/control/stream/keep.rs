@@ -9,6 +9,7 @@ use tokio::time::sleep;
 
 use super::mesh::{Applied, Mesh};
 use super::status::Teller;
+use crate::control::ads::Kept;
 use crate::control::stored::{Origin, Stored, StoredError};
 use crate::sys::clock::Clock;
 
@@ -81,7 +82,8 @@ impl Keep {
     async fn save(&self, mesh: &Arc<Mutex<Mesh>>) -> Result<SystemTime, StoredError> {
         let (keep, mesh, at) = (self.clone(), Arc::clone(mesh), self.clock.wall());
         let save = move || {
-            let responses = lock(&mesh).kept();
+            let kept = lock(&mesh).kept();
+            let responses = kept.iter().map(Kept::response).collect();
             let stored = Stored { at, origin: keep.origin, responses };
             stored.write(&keep.path).map(|()| at)
         };

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::control::ads::{Ads, Standing};
+use crate::control::ads::{Ads, Kept, Standing};
 use crate::control::ingest::Flaw;
 use crate::model::Publisher;
 use crate::wire::xds::ResourceType;
@@ -45,8 +45,8 @@ impl Mesh {
         self.heard.then(|| self.publisher.current().generation())
     }
 
-    /// What is in force, as a server would say it.
-    pub(super) fn kept(&self) -> Vec<DeltaDiscoveryResponse> {
+    /// What is in force, as it came.
+    pub(super) fn kept(&self) -> Vec<Kept> {
         self.ads.kept()
     }
 

@@ -140,7 +140,7 @@ fn compare(snapshot: &Snapshot, reference: &Reference) {
             let mut expected: Vec<_> = workloads
                 .iter()
                 .filter_map(|w| {
-                    let ports = w.services.get(&key)?.clone();
+                    let (_, ports) = w.services.iter().find(|(own, _)| *own == key)?.clone();
                     let workload_uid = Arc::clone(&w.uid);
                     Some(Endpoint { workload_uid, ports, status: w.status })
                 })

@@ -196,7 +196,7 @@ impl<'a> WorkloadView<'a> {
                 zone,
                 subzone,
             }),
-            services: texts(w.services.keys()),
+            services: texts(w.services.iter().map(|(key, _)| key)),
             capacity: w.capacity,
         }
     }
