@@ -244,3 +244,18 @@ fn the_policies_of_a_namespace_are_not_copied_for_each_of_them() {
     assert_eq!(at(&snapshot), before);
     assert_eq!(snapshot.policies_of_namespace(&namespace).len(), 1);
 }
+
+/// Among equals the one written last is found, also if nothing but its status has changed.
+#[test]
+fn a_workload_that_is_written_again_is_the_last_of_its_equals() {
+    let twins = vec![pod("n/a", &["10.0.0.1"]), pod("n/b", &["10.0.0.1"])];
+    let first = twins[0].clone();
+    let both = Delta { workloads: twins, ..Delta::default() }.apply(&Snapshot::default());
+    let found = |snapshot: &Snapshot| {
+        snapshot.workload_by_addr(&net_addr("/10.0.0.1")).map(|w| w.name.to_string())
+    };
+    assert_eq!(found(&both).as_deref(), Some("b"));
+    let again = Workload { status: Health::Unhealthy, ..first };
+    let next = Delta { workloads: vec![again], ..Delta::default() }.apply(&both);
+    assert_eq!(found(&next).as_deref(), Some("a"));
+}
