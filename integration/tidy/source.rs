@@ -64,7 +64,14 @@ pub(super) fn sources(files: Vec<(String, String)>) -> Vec<Source> {
 
 /// Every file that some crate root reaches by `mod`, and whether only through `#[cfg(test)]`.
 pub(super) fn reachable(sources: &[Source]) -> HashMap<String, bool> {
-    let roots = ["src/lib.rs", "src/main.rs", "integration/main.rs", "benches/e2e.rs", "build.rs"];
+    let roots = [
+        "src/lib.rs",
+        "src/main.rs",
+        "integration/main.rs",
+        "benches/e2e.rs",
+        "benches/sync.rs",
+        "build.rs",
+    ];
     let mut queue: Vec<(String, bool)> = roots.iter().map(|&r| (r.to_owned(), false)).collect();
     let mut found = HashMap::new();
     while let Some((path, only_tests)) = queue.pop() {

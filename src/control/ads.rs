@@ -66,12 +66,15 @@ struct Held {
     payload: Arc<[u8]>,
 }
 
-/// The resources of one type that are in force, as they came: name, version and content, shared
+/// Name, version and content.
+type Shared = (Arc<str>, Arc<str>, Arc<[u8]>);
+
+/// The resources of one type that are in force, as they came, shared
 /// with the client, so that taking it costs no copy of the mesh.
 #[derive(Debug)]
 pub(super) struct Kept {
     kind: ResourceType,
-    resources: Vec<(Arc<str>, Arc<str>, Arc<[u8]>)>,
+    resources: Vec<Shared>,
 }
 
 /// What a response leads to, besides changes.
@@ -216,7 +219,7 @@ impl Ads {
 impl Kept {
     /// As a server would say it.
     pub(super) fn response(&self) -> DeltaDiscoveryResponse {
-        let said = |(name, version, payload): &(Arc<str>, Arc<str>, Arc<[u8]>)| Resource {
+        let said = |(name, version, payload): &Shared| Resource {
             name: name.to_string(),
             version: version.to_string(),
             resource: Some(Any { type_url: String::new(), value: payload.to_vec() }),

@@ -1,7 +1,7 @@
 //! A map cut into copy-on-write leaves, so that publishing one change copies little of it.
 //!
-//! In two steps, 64 blocks of 64 leaves: a new snapshot copies 64 pointers, and a change 64 more and
-//! one leaf, which at 100,000 entries has 25.
+//! In two steps, 64 blocks of 64 leaves: a new snapshot copies 64 pointers, and a change 64 more
+//! and one leaf, which at 100,000 entries has 25.
 
 use std::hash::{BuildHasher, Hash};
 use std::sync::Arc;
