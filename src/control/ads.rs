@@ -47,7 +47,8 @@ struct Known {
     /// Nothing has come on this stream yet.
     fresh: bool,
     held: HashMap<Arc<str>, Held>,
-    rejected: BTreeMap<Arc<str>, Flaw>,
+    /// Shared with whoever tells it.
+    rejected: Arc<BTreeMap<Arc<str>, Flaw>>,
     nacks: u64,
 }
 
@@ -96,7 +97,7 @@ pub(super) struct Standing {
     /// Responses that were answered with a NACK.
     pub(super) nacks: u64,
     /// What is rejected now, by name.
-    pub(super) rejected: BTreeMap<Arc<str>, Flaw>,
+    pub(super) rejected: Arc<BTreeMap<Arc<str>, Flaw>>,
 }
 
 impl Ads {
@@ -209,7 +210,7 @@ impl Ads {
     pub(super) fn standing(&self) -> BTreeMap<ResourceType, Standing> {
         let standing = |(&kind, known): (&ResourceType, &Known)| {
             let Known { answered, nacks, .. } = *known;
-            let (resources, rejected) = (known.held.len(), known.rejected.clone());
+            let (resources, rejected) = (known.held.len(), Arc::clone(&known.rejected));
             (kind, Standing { answered, resources, nacks, rejected })
         };
         self.types.iter().map(standing).collect()
@@ -290,7 +291,7 @@ impl Known {
         }
         match ingest::read(apply.kind, &name, &resource, &mut apply.texts) {
             Ok(item) => {
-                self.rejected.remove(&name);
+                self.accept(&name);
                 let payload = resource.resource.filter(|_| apply.keeps);
                 let payload = payload.map_or_else(Arc::default, |any| any.value.into());
                 let held = Held {
@@ -325,7 +326,18 @@ impl Known {
         if !self.held.contains_key(name) {
             return true;
         }
-        self.rejected.insert(Arc::clone(name), flaw.clone()).as_ref() != Some(flaw)
+        if self.rejected.get(name) == Some(flaw) {
+            return false;
+        }
+        Arc::make_mut(&mut self.rejected).insert(Arc::clone(name), flaw.clone());
+        true
+    }
+
+    /// Forgets a rejection, if there is one.
+    fn accept(&mut self, name: &str) {
+        if self.rejected.contains_key(name) {
+            Arc::make_mut(&mut self.rejected).remove(name);
+        }
     }
 
     /// Puts an item in force under a name, in place of what was there.
@@ -343,7 +355,7 @@ impl Known {
     }
 
     fn remove(&mut self, name: &str, changes: &mut Changes) {
-        self.rejected.remove(name);
+        self.accept(name);
         let Some((name, held)) = self.held.remove_entry(name) else { return };
         if let Some(key) = held.key {
             changes.remove(&name, key);

@@ -10,7 +10,7 @@ mod status;
 mod tests;
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
 use futures_util::stream::unfold;
@@ -43,6 +43,9 @@ const RESPONSE_BYTES_MAX: usize = 200 << 20;
 const BATCH_MAX: usize = 64;
 /// Requests that wait to be sent.
 const REQUESTS_MAX: usize = 2 * BATCH_MAX;
+/// A stream that was answered and lived for so long ends a series of failures; one that keeps
+/// breaking at once does not.
+const STABLE: Duration = Duration::from_secs(10);
 /// How long a server may take no requests.
 const SEND_MAX: Duration = Duration::from_secs(30);
 /// More resources than this are applied on a thread of their own: certificates and pods do not
@@ -57,8 +60,11 @@ pub struct XdsSource {
     backoff: Backoff,
     /// The next stream tells the server what we have.
     report: bool,
+    /// When the stream that is open was answered.
+    answered: Option<Instant>,
     teller: Arc<Teller>,
     keep: Option<Keep>,
+    clock: Clock,
 }
 
 /// How a stream ended.
@@ -103,7 +109,7 @@ impl XdsSource {
         let name = name.unwrap_or_default().to_owned();
         let keep = keep.map(|(XdsSnapshot { path, age_max }, server)| {
             let origin = Origin { server, node: name };
-            Keep { path, age_max, origin, clock }
+            Keep { path, age_max, origin, clock: clock.clone() }
         });
         let mesh = Mesh::new(node::message(&node), keep.is_some(), publisher);
         let source = Self {
@@ -111,8 +117,10 @@ impl XdsSource {
             mesh: Arc::new(Mutex::new(mesh)),
             backoff: Backoff::new(rng),
             report: true,
+            answered: None,
             teller: Arc::new(teller),
             keep,
+            clock,
         };
         (source, status)
     }
@@ -129,6 +137,10 @@ impl XdsSource {
             let end = self.stream().await;
             // Too many names, perhaps: without them it is smaller (spec xds 5.3).
             self.report = !matches!(&end, End::Failed(s) if s.code() == Code::ResourceExhausted);
+            let lived = self.answered.take().map(|at| self.clock.monotonic().duration_since(at));
+            if lived.is_some_and(|lived| lived >= STABLE) {
+                self.backoff.reset();
+            }
             let pause = self.backoff.pause();
             self.teller.ended(&end, pause);
             sleep(pause).await;
@@ -178,8 +190,8 @@ impl XdsSource {
             self.teller.received(&response.type_url, response.encoded_len());
         }
         let applied = self.apply(batch).await?;
-        if applied.fresh {
-            self.backoff.reset();
+        if applied.fresh && self.answered.is_none() {
+            self.answered = Some(self.clock.monotonic());
         }
         self.teller.applied(&applied);
         for request in applied.answers {

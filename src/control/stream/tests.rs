@@ -381,3 +381,25 @@ async fn what_was_saved_and_cannot_be_used_is_told() {
     stage.until(|status| status.connected).await;
     assert_eq!(stage.view.load().counts(), (1, 0, 0));
 }
+
+#[tokio::test(start_paused = true)]
+async fn streams_that_break_at_once_are_begun_ever_more_slowly() {
+    let mut stage = Stage::new();
+    let clock = Clock::system();
+    let begin = clock.monotonic();
+    for _ in 0..20 {
+        let (mut stream, _) = stage.stream().await;
+        stream.begin(vec![pod("a", 0)]).await;
+    }
+    let passed = clock.monotonic().duration_since(begin);
+    assert!(passed > Duration::from_secs(60), "{passed:?}");
+    // One that has lived for a while ends the series.
+    let (mut stream, _) = stage.stream().await;
+    stream.begin(vec![pod("a", 0)]).await;
+    tokio::time::advance(STABLE).await;
+    let lost = clock.monotonic();
+    drop(stream);
+    let _again = stage.stream().await;
+    let passed = clock.monotonic().duration_since(lost);
+    assert!(passed <= Duration::from_millis(500), "{passed:?}");
+}
