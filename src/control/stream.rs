@@ -135,8 +135,7 @@ impl XdsSource {
     async fn follow(mut self) {
         loop {
             let end = self.stream().await;
-            // Too many names, perhaps: without them it is smaller (spec xds 5.3).
-            self.report = !matches!(&end, End::Failed(s) if s.code() == Code::ResourceExhausted);
+            self.report = end.leaves_reportable();
             let lived = self.answered.take().map(|at| self.clock.monotonic().duration_since(at));
             if lived.is_some_and(|lived| lived >= STABLE) {
                 self.backoff.reset();
@@ -241,6 +240,17 @@ impl End {
         match std::error::Error::source(&status) {
             Some(_) => Self::Lost(explain_status(&status)),
             None => Self::Failed(status),
+        }
+    }
+
+    /// Whether the next stream may tell the server what we have.
+    fn leaves_reportable(&self) -> bool {
+        match self {
+            // Too many names, perhaps: without them it is smaller (spec xds 5.3).
+            Self::Failed(status) => status.code() != Code::ResourceExhausted,
+            // What was applied is not known for sure: everything is asked for.
+            Self::Internal(_) => false,
+            Self::NoConnection(_) | Self::Lost(_) | Self::Complete => true,
         }
     }
 
