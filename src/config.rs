@@ -27,6 +27,8 @@ use env::Env;
 use mesh_file::ProxyConfig;
 use upstream::Known;
 
+pub(crate) use env::shown;
+
 pub use authority::{CertificateSource, DevelopmentCa};
 pub use mesh_source::{MeshSource, XdsConfig, XdsNode, XdsSnapshot};
 pub use upstream::{AddressError, ServerAddress, Token, TrustRoot, Upstream};

@@ -12,6 +12,11 @@ use super::{
 impl Config {
     /// The effective configuration, with the limits.
     pub fn dump(&self) -> Value {
+        let (local, xds) = match &self.mesh_from {
+            None => (None, None),
+            Some(MeshSource::Local(source)) => (Some(source), None),
+            Some(MeshSource::Server(xds)) => (None, Some(xds)),
+        };
         json!({
             "network": *self.node.network,
             "nodeName": self.node.node_name.as_deref(),
@@ -20,18 +25,9 @@ impl Config {
             "mode": mode(&self.mode),
             "dataPath": data_path(&self.data_path),
             "identity": identity(&self.identity),
-            "localSource": match &self.mesh_from {
-                Some(MeshSource::Local(source)) => Some(local_source(source)),
-                _ => None,
-            },
-            "xds": match &self.mesh_from {
-                Some(MeshSource::Server(xds)) => Some(upstream(&xds.server)),
-                _ => None,
-            },
-            "xdsSnapshot": match &self.mesh_from {
-                Some(MeshSource::Server(xds)) => xds.snapshot.as_ref().map(snapshot),
-                _ => None,
-            },
+            "localSource": local.map(local_source),
+            "xds": xds.map(|xds| upstream(&xds.server)),
+            "xdsSnapshot": xds.and_then(|xds| xds.snapshot.as_ref()).map(snapshot),
             "workers": self.workers,
             "log": {
                 "filter": self.log.filter,

@@ -82,7 +82,7 @@ impl<'a> Env<'a> {
 }
 
 /// A value as errors show it: quoted, and cut if it is long.
-pub(super) fn shown(text: &str) -> String {
+pub(crate) fn shown(text: &str) -> String {
     let cut = text.floor_char_boundary(SHOWN_BYTES_MAX);
     let more = if cut < text.len() { "…" } else { "" };
     format!("{:?}{more}", &text[..cut])

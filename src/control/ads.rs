@@ -45,7 +45,7 @@ struct Known {
     /// Answered once, on any stream.
     answered: bool,
     /// Nothing has come on this stream yet.
-    fresh: bool,
+    unheard: bool,
     held: HashMap<Arc<str>, Held>,
     /// Shared with whoever tells it.
     rejected: Arc<BTreeMap<Arc<str>, Flaw>>,
@@ -70,8 +70,8 @@ struct Held {
 /// Name, version and content.
 type Shared = (Arc<str>, Arc<str>, Arc<[u8]>);
 
-/// The resources of one type that are in force, as they came, shared
-/// with the client, so that taking it costs no copy of the mesh.
+/// The resources of one type that are in force, as they came, shared with the client, so that
+/// taking them costs no copy of the mesh.
 #[derive(Debug)]
 pub(super) struct Kept {
     kind: ResourceType,
@@ -127,7 +127,7 @@ impl Ads {
             self.receive(response, current);
         }
         for known in self.types.values_mut() {
-            known.fresh = true;
+            known.unheard = true;
             known.held.values_mut().for_each(|held| held.reported = false);
         }
         true
@@ -161,7 +161,7 @@ impl Ads {
             return Answer { request, rejected: Vec::new() };
         };
         let changes = &mut self.changes;
-        if std::mem::take(&mut known.fresh) {
+        if std::mem::take(&mut known.unheard) {
             known.drop_absent(&resources, changes);
         }
         let mut apply =
@@ -197,13 +197,13 @@ impl Ads {
     }
 
     /// Whether every type has been answered once.
-    pub(super) fn answered(&self) -> bool {
+    fn answered(&self) -> bool {
         self.types.values().all(|known| known.answered)
     }
 
     /// Whether every type has been answered on this stream.
-    pub(super) fn is_fresh(&self) -> bool {
-        self.types.values().all(|known| known.answered && !known.fresh)
+    pub(super) fn is_heard(&self) -> bool {
+        self.types.values().all(|known| known.answered && !known.unheard)
     }
 
     /// Where each type stands.
@@ -247,7 +247,7 @@ impl Known {
     /// Begins a stream: what the server is told that we have. What has no version cannot be told,
     /// and what does not fit is left out: whether it still exists shows in the first response.
     fn open(&mut self, report: bool) -> BTreeMap<String, String> {
-        self.fresh = true;
+        self.unheard = true;
         let mut room = if report { REPORT_BYTES_MAX } else { 0 };
         let mut versions = BTreeMap::new();
         for (name, held) in &mut self.held {

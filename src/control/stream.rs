@@ -9,7 +9,7 @@ mod status;
 #[cfg(test)]
 mod tests;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
@@ -33,7 +33,7 @@ use crate::wire::xds::discovery::aggregated_discovery_service_client as client;
 use crate::wire::xds::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse};
 
 use keep::Keep;
-use mesh::{Applied, Mesh};
+use mesh::{Applied, Mesh, lock};
 use status::Teller;
 pub use status::XdsStatus;
 
@@ -153,7 +153,7 @@ impl XdsSource {
             Err(error) => return End::NoConnection(error.to_string()),
         };
         let (requests, queue) = mpsc::channel(REQUESTS_MAX);
-        let first = self.lock().open(self.report);
+        let first = lock(&self.mesh).open(self.report);
         for request in first {
             // There is room for one of each type.
             let _ = requests.try_send(request);
@@ -189,7 +189,7 @@ impl XdsSource {
             self.teller.received(&response.type_url, response.encoded_len());
         }
         let applied = self.apply(batch).await?;
-        if applied.fresh && self.answered.is_none() {
+        if applied.heard && self.answered.is_none() {
             self.answered = Some(self.clock.monotonic());
         }
         self.teller.applied(&applied);
@@ -205,15 +205,11 @@ impl XdsSource {
     async fn apply(&self, batch: Vec<DeltaDiscoveryResponse>) -> Result<Applied, End> {
         let size = |r: &DeltaDiscoveryResponse| r.resources.len() + r.removed_resources.len();
         if batch.iter().map(size).sum::<usize>() <= INLINE_MAX {
-            return Ok(self.lock().apply(batch));
+            return Ok(lock(&self.mesh).apply(batch));
         }
         let mesh = Arc::clone(&self.mesh);
-        let apply = move || mesh.lock().unwrap_or_else(PoisonError::into_inner).apply(batch);
+        let apply = move || lock(&mesh).apply(batch);
         spawn_blocking(apply).await.map_err(|error| End::Internal(error.to_string()))
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, Mesh> {
-        self.mesh.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -15,6 +15,12 @@ pub(super) fn seconds(since_epoch: i64) -> String {
     format!("{}Z", without_zone(since_epoch))
 }
 
+/// Whole seconds since the epoch, as metrics carry them; 0 before it.
+pub fn epoch_seconds(at: SystemTime) -> i64 {
+    let since_epoch = at.duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since_epoch.as_secs()).unwrap_or(i64::MAX)
+}
+
 /// Whole seconds since the epoch, rounded down, and the microseconds after them.
 fn since_epoch(at: SystemTime) -> (i64, u32) {
     match at.duration_since(UNIX_EPOCH) {

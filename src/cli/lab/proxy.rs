@@ -66,10 +66,7 @@ impl ProxyPlan {
         config: &Path,
         dir: &Path,
     ) -> Self {
-        let arguments = ["proxy"];
-        let plan = Self::new(program, (node, netns), &arguments, dir).with("NODE_NAME", node);
-        plan.with("CLUSTER_ID", "Kubernetes")
-            .with("INPOD_UDS", &text(agent))
+        Self::proxy(program, (node, netns), agent, dir)
             .with("LOCAL_XDS_PATH", &text(config))
             .with("XDS_ADDRESS", "")
             .with("FAKE_CA", "true")
@@ -87,10 +84,7 @@ impl ProxyPlan {
     ) -> Self {
         let ca = dir.join("ca");
         let (address, root) = (format!("https://{control}"), text(&ca.join("root-cert.pem")));
-        let arguments = ["proxy"];
-        let plan = Self::new(program, (node, netns), &arguments, dir).with("NODE_NAME", node);
-        plan.with("CLUSTER_ID", "Kubernetes")
-            .with("INPOD_UDS", &text(agent))
+        Self::proxy(program, (node, netns), agent, dir)
             .with("XDS_ADDRESS", &address)
             .with("XDS_ROOT_CA", &root)
             .with("CA_ADDRESS", &address)
@@ -110,6 +104,14 @@ impl ProxyPlan {
         let arguments =
             ["control", "--manifests", &manifests, "--ca-dir", &ca, "--listen", &listen];
         Self::new(program, (name, netns), &arguments, dir)
+    }
+
+    /// What both kinds of proxies are told.
+    fn proxy(program: &Path, (node, netns): (&str, &Netns), agent: &Path, dir: &Path) -> Self {
+        Self::new(program, (node, netns), &["proxy"], dir)
+            .with("NODE_NAME", node)
+            .with("CLUSTER_ID", "Kubernetes")
+            .with("INPOD_UDS", &text(agent))
     }
 
     fn new(program: &Path, (name, netns): (&str, &Netns), arguments: &[&str], dir: &Path) -> Self {

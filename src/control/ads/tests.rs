@@ -150,13 +150,13 @@ fn nothing_is_published_before_every_type_was_answered() {
     client.receive(response(ADDRESS, vec![pod("a", "1")], &[]));
     client.receive(response(ADDRESS, vec![pod("b", "1"), service("s", "1")], &["a"]));
     assert_eq!(client.view.load().generation(), 0);
-    assert!(!client.ads.is_fresh());
+    assert!(!client.ads.is_heard());
     // A type that is wholly rejected is answered nevertheless.
     let answer = client.receive(response(AUTHORIZATION, vec![resource("x", "", vec![0xff])], &[]));
     assert!(answer.request.error_detail.is_some());
     assert_eq!(client.view.load().generation(), 1);
     assert_eq!(client.shown(), set(&["b=1", "ns/s=1"]));
-    assert!(client.ads.is_fresh());
+    assert!(client.ads.is_heard());
     // Even nothing is published once.
     let mut client = Client::new();
     client.begin();
@@ -473,12 +473,12 @@ fn what_is_kept_begins_another_process() {
     assert!(next.restore(kept.clone()));
     // A stand-in is not kept: the server says again what is bad, and that it is.
     assert_eq!(next.shown(), set(&["a=1", "ns/s=1", "ns/p=1", "ns/q=1"]));
-    assert!(!next.ads.is_fresh());
+    assert!(!next.ads.is_heard());
     // The first responses of that stream are everything there is.
     next.receive(response(ADDRESS, vec![pod("a", "3")], &[]));
     next.receive(response(AUTHORIZATION, vec![allow("q", 1)], &[]));
     assert_eq!(next.shown(), set(&["a=3", "ns/q=1"]));
-    assert!(next.ads.is_fresh());
+    assert!(next.ads.is_heard());
     // Who has been told by a server does not go back.
     assert!(!next.restore(kept.clone()));
     assert_eq!(next.shown(), set(&["a=3", "ns/q=1"]));

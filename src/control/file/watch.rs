@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
 use tokio::sync::watch;
 use tokio::task::spawn_blocking;
@@ -14,6 +14,7 @@ use super::{BYTES_MAX, Contents, FileError};
 use crate::config::LocalSource;
 use crate::model::Publisher;
 use crate::report::metrics::Metrics;
+use crate::report::time;
 use crate::sys::clock::Clock;
 
 /// How often the file is looked at.
@@ -129,9 +130,7 @@ impl FileSource {
         self.current = contents;
         self.refused = None;
         let now = self.clock.wall();
-        let since_epoch = now.duration_since(UNIX_EPOCH).unwrap_or_default();
-        let seconds = i64::try_from(since_epoch.as_secs()).unwrap_or(i64::MAX);
-        self.metrics.config_file.last_success_seconds.set(seconds);
+        self.metrics.config_file.last_success_seconds.set(time::epoch_seconds(now));
         self.status.send_modify(|status| {
             status.loaded = true;
             status.last_success = Some(now);

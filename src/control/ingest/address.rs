@@ -32,11 +32,9 @@ pub(super) fn workload(
         return Err(Flaw::name(&message.uid));
     }
     identity_parts(message)?;
-    let or =
-        |text: &'static str, given: &str| if given.is_empty() { text } else { given }.to_owned();
     let locality = message.locality.as_ref();
     let part = |of: fn(&wire::Locality) -> &String| locality.map_or("", |l| of(l).as_str());
-    let cluster_id = or(CLUSTER_DEFAULT, &message.cluster_id);
+    let cluster_id = Some(message.cluster_id.as_str()).filter(|id| !id.is_empty());
     Ok(Workload {
         uid: Arc::clone(name),
         name: message.name.as_str().into(),
@@ -45,7 +43,7 @@ pub(super) fn workload(
         trust_domain: texts.share(&message.trust_domain),
         network: texts.share(&message.network),
         node: texts.share(&message.node),
-        cluster_id: texts.share(&cluster_id),
+        cluster_id: texts.share(cluster_id.unwrap_or(CLUSTER_DEFAULT)),
         workload_name: texts.share(&message.workload_name),
         workload_type: texts.share(workload_type(message.workload_type)),
         canonical_name: texts.share(&message.canonical_name),

@@ -2,10 +2,8 @@
 
 use std::fmt;
 
+use crate::config::shown;
 use crate::wire::xds::AddressError;
-
-/// How much of a text is shown, bytes.
-const SHOWN_BYTES_MAX: usize = 64;
 
 /// Why a resource cannot be used. Fields are named as in the protocol.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,13 +44,6 @@ impl Flaw {
     pub(super) fn name(text: &str) -> Self {
         Self::Name(shown(text))
     }
-}
-
-/// A text of a stranger, quoted and cut.
-fn shown(text: &str) -> String {
-    let cut = text.floor_char_boundary(SHOWN_BYTES_MAX);
-    let more = if cut < text.len() { "…" } else { "" };
-    format!("{:?}{more}", &text[..cut])
 }
 
 impl fmt::Display for Flaw {

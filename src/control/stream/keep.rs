@@ -1,13 +1,13 @@
 //! The mesh of the next process: saved while the control plane speaks, used when it does not.
 
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
-use super::mesh::{Applied, Mesh};
+use super::mesh::{Applied, Mesh, lock};
 use super::status::Teller;
 use crate::control::ads::Kept;
 use crate::control::stored::{Origin, Stored, StoredError};
@@ -89,8 +89,4 @@ impl Keep {
         };
         spawn_blocking(save).await.unwrap_or(Err(StoredError::Damaged))
     }
-}
-
-fn lock(mesh: &Mutex<Mesh>) -> std::sync::MutexGuard<'_, Mesh> {
-    mesh.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,7 +1,7 @@
 //! What the control plane says, and where it is published. Used from one thread at a time.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::control::ads::{Ads, Kept, Standing};
 use crate::control::ingest::Flaw;
@@ -25,13 +25,17 @@ pub(super) struct Applied {
     pub(super) answers: Vec<DeltaDiscoveryRequest>,
     /// What was rejected for the first time, or for another reason than before.
     pub(super) rejected: Vec<(ResourceType, Arc<str>, Flaw)>,
-    /// The generation that was published, if one was, and its numbers of workloads, services and
-    /// policies.
-    pub(super) published: Option<(u64, (usize, usize, usize))>,
+    /// The generation that was published, if one was.
+    pub(super) published: Option<u64>,
     /// Where each type stands.
     pub(super) standing: BTreeMap<ResourceType, Standing>,
     /// Every type has been answered on this stream.
-    pub(super) fresh: bool,
+    pub(super) heard: bool,
+}
+
+/// Also after a panic: then everything is asked for again.
+pub(super) fn lock(mesh: &Mutex<Mesh>) -> MutexGuard<'_, Mesh> {
+    mesh.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Mesh {
@@ -72,7 +76,7 @@ impl Mesh {
             let named = answer.rejected.into_iter();
             rejected.extend(named.filter_map(|(name, flaw)| Some((kind?, name, flaw))));
         }
-        self.heard |= self.ads.is_fresh();
+        self.heard |= self.ads.is_heard();
         self.publish(answers, rejected)
     }
 
@@ -81,11 +85,8 @@ impl Mesh {
         answers: Vec<DeltaDiscoveryRequest>,
         rejected: Vec<(ResourceType, Arc<str>, Flaw)>,
     ) -> Applied {
-        let published = self.ads.take_changes().map(|delta| {
-            let generation = self.publisher.publish(delta);
-            (generation, self.publisher.current().counts())
-        });
-        let (standing, fresh) = (self.ads.standing(), self.ads.is_fresh());
-        Applied { answers, rejected, published, standing, fresh }
+        let published = self.ads.take_changes().map(|delta| self.publisher.publish(delta));
+        let (standing, heard) = (self.ads.standing(), self.ads.is_heard());
+        Applied { answers, rejected, published, standing, heard }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
 use tokio::sync::watch;
@@ -52,6 +52,11 @@ pub(super) struct Teller {
 }
 
 impl XdsStatus {
+    fn stand(&mut self, applied: &Applied) {
+        self.types.clone_from(&applied.standing);
+        self.loaded = applied.standing.values().all(|standing| standing.answered);
+    }
+
     /// For the config dump.
     pub fn dump(&self) -> Value {
         let types = self.types.iter().map(|(kind, standing)| {
@@ -105,13 +110,13 @@ impl Teller {
         if more > 0 {
             tracing::warn!(more, "more resources are rejected");
         }
-        if let Some((generation, (workloads, services, policies))) = applied.published {
-            tracing::debug!(generation, workloads, services, policies, "mesh published");
+        if let Some(generation) = applied.published {
+            tracing::debug!(generation, "mesh published");
         }
         let now = self.clock.wall();
-        self.metrics.last_response_seconds.set(seconds(now));
+        self.metrics.last_response_seconds.set(time::epoch_seconds(now));
         let was = self.status.borrow().connected;
-        if applied.fresh && !was {
+        if applied.heard && !was {
             let failures = self.status.borrow().failures;
             let of = |kind| applied.standing.get(&kind).map_or(0, |standing| standing.resources);
             let addresses = of(ResourceType::Address);
@@ -120,10 +125,9 @@ impl Teller {
             self.metrics.connected.set(1);
         }
         self.status.send_modify(|status| {
-            status.types.clone_from(&applied.standing);
-            status.loaded = applied.standing.values().all(|standing| standing.answered);
+            status.stand(applied);
             status.last_response = Some(now);
-            if applied.fresh {
+            if applied.heard {
                 status.connected = true;
                 status.error = None;
                 status.failures = 0;
@@ -139,11 +143,13 @@ impl Teller {
     /// The mesh is that of an earlier process.
     pub(super) fn restored(&self, at: SystemTime, applied: &Applied) {
         let saved_at = time::micros(at);
-        let generation = applied.published.map(|(generation, _)| generation);
-        tracing::warn!(saved_at, generation, "no control plane: serving what was saved");
+        tracing::warn!(
+            saved_at,
+            generation = applied.published,
+            "no control plane: serving what was saved"
+        );
         self.status.send_modify(|status| {
-            status.types.clone_from(&applied.standing);
-            status.loaded = applied.standing.values().all(|standing| standing.answered);
+            status.stand(applied);
             status.restored = Some(at);
         });
     }
@@ -159,7 +165,7 @@ impl Teller {
     pub(super) fn saved(&self, path: &Path, outcome: Result<SystemTime, StoredError>) {
         let error = outcome.as_ref().err().map(ToString::to_string);
         if let Ok(at) = outcome {
-            self.metrics.snapshot_saved_seconds.set(seconds(at));
+            self.metrics.snapshot_saved_seconds.set(time::epoch_seconds(at));
         } else {
             self.metrics.snapshot_errors.inc();
         }
@@ -194,9 +200,4 @@ impl Teller {
             status.failures += 1;
         });
     }
-}
-
-fn seconds(at: SystemTime) -> i64 {
-    let since_epoch = at.duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since_epoch.as_secs()).unwrap_or(i64::MAX)
 }

@@ -30,19 +30,15 @@ impl XdsMetrics {
     /// Exposes everything at zero, so that an alert sees the first one rise.
     pub fn begin(&self, urls: &[&'static str], reasons: &[&'static str]) {
         for url in urls {
-            self.received_nothing(url);
+            let label = [("url", *url)];
+            drop(self.messages.get_or_create(&label));
+            drop(self.bytes.get_or_create(&label));
+            drop(self.nacks.get_or_create(&label));
+            drop(self.rejected.get_or_create(&label));
         }
         for reason in reasons {
             drop(self.terminations.get_or_create(&[("reason", reason)]));
         }
-    }
-
-    fn received_nothing(&self, url: &'static str) {
-        let label = [("url", url)];
-        drop(self.messages.get_or_create(&label));
-        drop(self.bytes.get_or_create(&label));
-        drop(self.nacks.get_or_create(&label));
-        drop(self.rejected.get_or_create(&label));
     }
 
     /// Counts a response for the type named `url`, of so many bytes.
