@@ -136,6 +136,7 @@ async fn measure_client(address: &str, keeps: bool) -> Result<(), Failure> {
     let parts = XdsParts {
         node: XdsNode { id: "ztunnel~1.1.1.1~a.b~b.svc".to_owned(), metadata: BTreeMap::new() },
         publisher,
+        lookups: None,
         metrics: XdsMetrics::default(),
         clock: clock.clone(),
         rng: fastrand::Rng::new(),

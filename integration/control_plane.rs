@@ -15,6 +15,7 @@ pub(crate) const TESTS: crate::Tests = &[
     ("a_control_plane_that_dies_is_missed_by_nobody", dies),
     ("a_restart_without_control_plane_serves_what_was_saved", saved),
     ("nothing_is_served_before_the_control_plane_has_spoken", late),
+    ("on_demand_a_node_knows_what_it_asked_for", on_demand),
 ];
 
 /// Who may call the cart, by service account in `front`.
@@ -150,4 +151,41 @@ fn late() -> Outcome {
     echo_and_end(connect(world.pod("web"), service())?, "at last\n")?;
     world.wait_log("b", &["connection complete", WEB_ID, CART_ID])?;
     Ok(())
+}
+
+fn on_demand() -> Outcome {
+    let mut world = World::of_manifests(&allow(&["web"]))?;
+    world.start_control()?;
+    for node in ["a", "b"] {
+        world.start_asking_with(node, &[("XDS_ON_DEMAND", "true")])?;
+    }
+    world.wait_ready()?;
+    let names = |node: &str| -> Outcome<Vec<String>> {
+        let dump = world.proxy(node).config_dump().during("the dump")?;
+        let workloads = dump["workloads"].as_array().ok_or("no workloads")?;
+        let name = |workload: &serde_json::Value| workload["name"].as_str().map(str::to_owned);
+        Ok(workloads.iter().filter_map(name).collect())
+    };
+    ensure!(!names("a")?.contains(&"cart".to_owned()), "node a knows the cart already");
+    let _app = App::start(world.pod("cart"), PORT, Service::Echo).during("a server")?;
+    // By the address of a service and by that of a pod.
+    echo_and_end(connect(world.pod("web"), service())?, "by its service\n")?;
+    echo_and_end(connect(world.pod("web"), world.server(false))?, "by its pod\n")?;
+    ensure!(names("a")?.contains(&"cart".to_owned()), "node a does not know the cart");
+    world.wait_log("b", &["connection complete", WEB_ID, CART_ID])?;
+    refused(world.pod("intruder"), service())?;
+    // Who is outside the mesh is reached as ever.
+    let outside = world.pod("legacy");
+    let _app = App::start(outside, PORT, Service::Echo).during("a server outside")?;
+    let legacy = SocketAddr::new(outside.ipv4.into(), PORT);
+    echo_and_end(connect(world.pod("web"), legacy)?, "in plain text\n")?;
+    // Without a control plane what is known is served, and what is not is refused.
+    drop(world.proxies.remove(CONTROL));
+    world.wait_metric("a", "adit_xds_connected", |value| value < 0.5)?;
+    echo_and_end(connect(world.pod("web"), service())?, "meanwhile\n")?;
+    refused(world.pod("web"), SocketAddr::new([198, 51, 100, 7].into(), PORT))?;
+    world.wait_log("a", &["lookup_unanswered", "198.51.100.7"])?;
+    world.start_control()?;
+    world.wait_metric("a", "adit_xds_connected", |value| value > 0.5)?;
+    echo_and_end(connect(world.pod("web"), service())?, "after\n")
 }

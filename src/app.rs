@@ -1,8 +1,10 @@
 //! Wiring only: builds every room and hands each its narrowest handle.
 
+mod dumps;
+
 use std::fmt;
 use std::io;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::runtime::{Builder, LocalOptions};
@@ -13,17 +15,16 @@ use crate::config::{CertificateSource, Config, MeshSource, Mode, OriginalSource}
 use crate::control::file::FileSource;
 use crate::control::stream::{XdsParts, XdsSource, XdsStatus};
 use crate::creds::devca::{DevCa, DevCaError};
-use crate::creds::{CertificateState, Connector, Credentials, Issuer, IstioCa, Keeper, Settings};
+use crate::creds::{Connector, Credentials, Issuer, IstioCa, Keeper, Settings};
 use crate::lifecycle::{Exit, Stop};
-use crate::model::{Publisher, View};
+use crate::model::{Lookups, Publisher, View};
 use crate::path::{Handles, PodHost};
 use crate::pods::{self, Feed, Listing, PodsStatus};
 use crate::report::Report;
 use crate::report::admin::{self, Pages, Sockets};
-use crate::report::dump::{self, Certificate, Dump, PodState};
 use crate::report::health::{Readiness, Task};
 use crate::report::log::{self, Log, LogError};
-use crate::report::metrics::{CertificateExpiry, Metrics};
+use crate::report::metrics::Metrics;
 use crate::report::version;
 use crate::sys::clock::Clock;
 use crate::sys::opener::{Opener, OpenerConfig};
@@ -92,7 +93,7 @@ fn build(config: Config, clock: Clock, log: Log) -> Result<House, AppError> {
     let metrics = Arc::new(Metrics::new(&built.istio_version));
     metrics.watch_log(log.clone());
     let readiness = Readiness::new();
-    let (publisher, view) = Publisher::new();
+    let (publisher, view, lookups) = mesh(&config);
     metrics.watch_mesh(view.clone());
     let opener = start_opener(&config).map_err(system("start the opener"))?;
     let (keeper, credentials) = certificates(&config, &clock, &metrics)?;
@@ -107,7 +108,7 @@ fn build(config: Config, clock: Clock, log: Log) -> Result<House, AppError> {
     let host = PodHost::new(&config, handles).map_err(system("start the workers"))?;
     let mut tasks = JoinSet::new();
     tasks.spawn_local(keeper.run());
-    let parts = (publisher, &metrics, &clock, readiness.task("state manager"));
+    let parts = (publisher, lookups, &metrics, &clock, readiness.task("state manager"));
     let control_plane = mesh_source(&config, parts, &mut tasks)?;
     let config = Arc::new(config);
     Ok(House {
@@ -125,10 +126,27 @@ fn build(config: Config, clock: Clock, log: Log) -> Result<House, AppError> {
     })
 }
 
+/// What the writer of the mesh needs.
+type Parts<'a> = (Publisher, Option<Lookups>, &'a Arc<Metrics>, &'a Clock, Task);
+
+/// The mesh, and what its readers ask for if it is asked for one by one.
+fn mesh(config: &Config) -> (Publisher, View, Option<Lookups>) {
+    match &config.mesh_from {
+        Some(MeshSource::Server(xds)) if xds.on_demand => {
+            let (publisher, view, lookups) = Publisher::on_demand();
+            (publisher, view, Some(lookups))
+        }
+        _ => {
+            let (publisher, view) = Publisher::new();
+            (publisher, view, None)
+        }
+    }
+}
+
 /// Starts whoever writes the mesh; where the stream stands, if it is one.
 fn mesh_source(
     config: &Config,
-    (publisher, metrics, clock, task): (Publisher, &Arc<Metrics>, &Clock, Task),
+    (publisher, lookups, metrics, clock, task): Parts<'_>,
     tasks: &mut JoinSet<()>,
 ) -> Result<Option<watch::Receiver<XdsStatus>>, AppError> {
     match config.mesh_from.clone().ok_or(AppError::NoConfiguration)? {
@@ -146,6 +164,7 @@ fn mesh_source(
             let parts = XdsParts {
                 node: xds.node,
                 publisher,
+                lookups,
                 metrics: metrics.xds.clone(),
                 clock: clock.clone(),
                 rng: fastrand::Rng::new(),
@@ -177,7 +196,7 @@ async fn live(mut house: House) -> Result<Exit, AppError> {
         readiness: house.readiness.clone(),
         metrics: Arc::clone(&house.metrics),
         log: house.log.clone(),
-        dump: dump_closure(&house, pods),
+        dump: dumps::closure(&house, pods),
         quit,
     };
     let (close, closed) = oneshot::channel::<()>();
@@ -247,7 +266,7 @@ fn certificates(
     let (keeper, credentials) = Keeper::new(settings, issuer, clock.clone());
     let keeper = keeper.counting(metrics.certificates.clone());
     let inventory = credentials.clone();
-    metrics.watch_certificates(move || expiries(&inventory));
+    metrics.watch_certificates(move || dumps::expiries(&inventory));
     Ok((keeper, credentials))
 }
 
@@ -314,62 +333,6 @@ async fn follow_pods(mut status: watch::Receiver<PodsStatus>, task: Task, metric
             return;
         }
     }
-}
-
-fn dump_closure(house: &House, pods: Option<Listing>) -> Box<dyn Fn() -> Vec<u8> + Send + Sync> {
-    let (view, report) = (house.view.clone(), house.report.clone());
-    let credentials = house.credentials.clone();
-    let version = version::of_binary(house.config.istio_version.as_deref());
-    let config = house.config.dump();
-    let control_plane = house.control_plane.clone();
-    Box::new(move || {
-        let control_plane = control_plane.as_ref().map(|status| status.borrow().dump());
-        let listed = pods.as_ref().map(|pods| {
-            let pods = pods.lock().unwrap_or_else(PoisonError::into_inner);
-            let state = |(uid, name, up): &(_, _, _)| PodState {
-                uid: Arc::clone(uid),
-                up: *up,
-                name: crate::model::PodName::clone(name),
-            };
-            pods.iter().map(state).collect::<Vec<_>>()
-        });
-        dump::render(&Dump {
-            snapshot: &view.load(),
-            certificates: &certificate_list(&credentials),
-            pods: listed.as_deref(),
-            connections: &report.connections(),
-            control_plane: control_plane.as_ref(),
-            version: &version,
-            config: &config,
-        })
-    })
-}
-
-fn certificate_list(credentials: &Credentials) -> Vec<Certificate> {
-    let inventory = credentials.inventory().into_iter();
-    let list = inventory.map(|info| Certificate {
-        identity: info.identity,
-        state: match info.state {
-            CertificateState::Initializing => "Initializing".to_owned(),
-            CertificateState::Available => "Available".to_owned(),
-            CertificateState::Unavailable(why) => format!("Unavailable: {why}"),
-        },
-        chain: info.chain.iter().map(|der| der.to_vec()).collect(),
-        roots: info.roots.iter().map(|der| der.to_vec()).collect(),
-        failures: info.failures,
-        last_error: info.last_error.as_deref().map(str::to_owned),
-    });
-    list.collect()
-}
-
-fn expiries(credentials: &Credentials) -> Vec<CertificateExpiry> {
-    let inventory = credentials.inventory().into_iter();
-    let expiries = inventory.filter_map(|info| {
-        let since_epoch = info.not_after?.duration_since(std::time::UNIX_EPOCH).ok()?;
-        let not_after_seconds = i64::try_from(since_epoch.as_secs()).ok()?;
-        Some(CertificateExpiry { identity: info.identity, not_after_seconds })
-    });
-    expiries.collect()
 }
 
 impl fmt::Display for AppError {

@@ -199,6 +199,8 @@ pub struct Limits {
     pub workload_wait_ms: u64,
     /// For a policy that a workload names to arrive.
     pub policy_wait_ms: u64,
+    /// For the control plane to say who a destination is, where it is asked one by one.
+    pub lookup_wait_ms: u64,
     /// Streams a peer may have open on one tunnel.
     pub streams_per_tunnel: u32,
     /// Header list we accept as server, bytes.
@@ -233,6 +235,7 @@ impl Default for Limits {
             connect_answer_ms: 20_000,
             workload_wait_ms: 5_000,
             policy_wait_ms: 1_000,
+            lookup_wait_ms: 5_000,
             streams_per_tunnel: 200,
             server_header_list: 64 * 1024,
             client_header_list: 16 * 1024,

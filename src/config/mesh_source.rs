@@ -16,6 +16,7 @@ use super::values::duration_within;
 const ADDRESS: &str = "XDS_ADDRESS";
 const PATH: &str = "LOCAL_XDS_PATH";
 const TEXT: &str = "LOCAL_XDS";
+const ON_DEMAND: &str = "XDS_ON_DEMAND";
 const METADATA_PREFIX: &str = "ISTIO_META_";
 const METADATA_JSON_PREFIX: &str = "ISTIO_METAJSON_";
 const SNAPSHOT: &str = "XDS_SNAPSHOT_PATH";
@@ -44,6 +45,8 @@ pub struct XdsConfig {
     pub server: Upstream,
     /// As whom it is asked.
     pub node: XdsNode,
+    /// It is asked for each address as it is needed, and not for all.
+    pub on_demand: bool,
     /// Where what it says is kept for the next process, if it is.
     pub snapshot: Option<XdsSnapshot>,
 }
@@ -93,14 +96,15 @@ pub(super) fn mesh_source(
             None
         }
         None => {
-            if env.switch("XDS_ON_DEMAND", false) {
-                let text = "this version subscribes to the whole mesh instead";
-                env.warn("XDS_ON_DEMAND", text);
+            let on_demand = env.switch(ON_DEMAND, false);
+            if on_demand && env.text("NODE_NAME").is_none() {
+                env.wrong(ON_DEMAND, "needs NODE_NAME: a node's own pods come unasked");
             }
             let address = upstream::address(env, ADDRESS, discovery)?;
             let server = Upstream::read(env, "XDS", address, known);
             let (node, snapshot) = (node(env, proxy), snapshot(env, shared));
-            Some(MeshSource::Server(Box::new(XdsConfig { server, node, snapshot })))
+            let config = XdsConfig { server, node, on_demand, snapshot };
+            Some(MeshSource::Server(Box::new(config)))
         }
     }
 }

@@ -3,30 +3,28 @@
 //!
 //! Nothing is handed out for publication until every type has been answered once, so that no pod
 //! is served before the policies are there. What the server says from then on is applied as it
-//! comes. A lost stream takes nothing away.
+//! comes. A lost stream takes nothing away. On demand, addresses come one by one as they are asked
+//! for ([`Lookups`]), and only policies count as answered.
+
+mod known;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use foldhash::{HashMap, HashSet};
-use prost_types::Any;
-
 use super::changes::Changes;
-use super::ingest::{self, Flaw, Item, Key, Texts};
-use crate::model::{Delta, Snapshot};
+use super::ingest::{Flaw, Texts};
+use super::lookups::{Lookups, Tally};
+use crate::model::{Delta, Snapshot, Wanted};
 use crate::wire::xds::ResourceType;
-use crate::wire::xds::discovery::{
-    DeltaDiscoveryRequest, DeltaDiscoveryResponse, Node, Resource, Status,
-};
+use crate::wire::xds::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Node, Status};
 
-/// Resources of one type.
-const RESOURCES_MAX: usize = 2_000_000;
-/// Bytes of names and versions in one request: a server takes 4 MiB (spec xds 5.3).
-const REPORT_BYTES_MAX: usize = 3 << 20;
-/// What an entry of the report costs besides its two texts: tags and lengths.
-const ENTRY_BYTES: usize = 16;
+pub(super) use known::Kept;
+use known::{Apply, Known};
+
 /// Bytes of the text of a NACK.
 const NACK_BYTES_MAX: usize = 4_096;
+/// Subscribes to everything; together with its opposite, to nothing (spec xds 4).
+const ALL: &str = "*";
 
 /// What the client knows, through all streams.
 #[derive(Debug)]
@@ -37,45 +35,8 @@ pub(super) struct Ads {
     published: bool,
     /// Resources are kept as they came, so that they can be stored.
     keeps: bool,
-}
-
-/// One type of resource.
-#[derive(Debug, Default)]
-struct Known {
-    /// Answered once, on any stream.
-    answered: bool,
-    /// Nothing has come on this stream yet.
-    unheard: bool,
-    held: HashMap<Arc<str>, Held>,
-    /// Shared with whoever tells it.
-    rejected: Arc<BTreeMap<Arc<str>, Flaw>>,
-    nacks: u64,
-}
-
-/// One resource that the server believes we have.
-#[derive(Debug)]
-struct Held {
-    /// Of the content that is in force; empty if there is none that could be reported.
-    version: Arc<str>,
-    /// What it is in the mesh, if it could be read or something stands in for it.
-    key: Option<Key>,
-    /// It was never read: what is in the mesh, if anything, refuses in its place.
-    stands_in: bool,
-    /// The server was told of it at the beginning of this stream.
-    reported: bool,
-    /// The content that is in force, as it came; empty if it is not kept.
-    payload: Arc<[u8]>,
-}
-
-/// Name, version and content.
-type Shared = (Arc<str>, Arc<str>, Arc<[u8]>);
-
-/// The resources of one type that are in force, as they came, shared with the client, so that
-/// taking them costs no copy of the mesh.
-#[derive(Debug)]
-pub(super) struct Kept {
-    kind: ResourceType,
-    resources: Vec<Shared>,
+    /// What is asked for, if addresses are not all subscribed to.
+    lookups: Option<Lookups>,
 }
 
 /// What a response leads to, besides changes.
@@ -104,7 +65,13 @@ impl Ads {
     /// A client that knows nothing yet; whether it `keeps` what comes as it came.
     pub(super) fn new(node: Node, keeps: bool) -> Self {
         let types = ResourceType::ALL.map(|kind| (kind, Known::default()));
-        Self { node, types: types.into(), changes: Changes::default(), published: false, keeps }
+        let (changes, published, lookups) = (Changes::default(), false, None);
+        Self { node, types: types.into(), changes, published, keeps, lookups }
+    }
+
+    /// The same, with addresses as they are asked for.
+    pub(super) fn on_demand(node: Node, keeps: bool) -> Self {
+        Self { lookups: Some(Lookups::default()), ..Self::new(node, keeps) }
     }
 
     /// What is in force, as it came.
@@ -120,7 +87,7 @@ impl Ads {
         kept: Vec<DeltaDiscoveryResponse>,
         current: &Snapshot,
     ) -> bool {
-        if self.types.values().any(|known| known.answered) {
+        if self.wildcards().any(|known| known.answered) {
             return false;
         }
         for response in kept {
@@ -130,19 +97,65 @@ impl Ads {
             known.unheard = true;
             known.held.values_mut().for_each(|held| held.reported = false);
         }
+        if let Some(lookups) = &mut self.lookups {
+            // The stream that may be open does not know that we have them.
+            lookups.subscribe(self.types[&ResourceType::Address].held.keys().cloned());
+        }
         true
     }
 
     /// The requests that begin a stream. Without `report` the server is told nothing of what we
     /// have, and sends everything.
     pub(super) fn open(&mut self, report: bool) -> Vec<DeltaDiscoveryRequest> {
-        let first = |(kind, known): (&ResourceType, &mut Known)| DeltaDiscoveryRequest {
-            node: Some(self.node.clone()),
-            type_url: kind.url().to_owned(),
-            initial_resource_versions: known.open(report),
+        let mut requests = Vec::new();
+        for (&kind, known) in &mut self.types {
+            let mut request = DeltaDiscoveryRequest {
+                node: Some(self.node.clone()),
+                type_url: kind.url().to_owned(),
+                ..DeltaDiscoveryRequest::default()
+            };
+            if let Some(lookups) = lookups_of(&mut self.lookups, kind) {
+                request.resource_names_subscribe = vec![ALL.to_owned()];
+                request.resource_names_unsubscribe = vec![ALL.to_owned()];
+                let (versions, rest) = known.open_named(report, lookups.open());
+                request.initial_resource_versions = versions;
+                lookups.subscribe(rest.into_iter());
+            } else {
+                request.initial_resource_versions = known.open(report);
+            }
+            requests.push(request);
+        }
+        requests
+    }
+
+    /// A reader asks for something.
+    pub(super) fn want(&mut self, wanted: Wanted) {
+        if let Some(lookups) = &mut self.lookups {
+            lookups.want(wanted);
+        }
+    }
+
+    /// A while has passed on a stream that is answered.
+    pub(super) fn turn(&mut self) {
+        if let Some(lookups) = &mut self.lookups {
+            lookups.turn();
+        }
+    }
+
+    /// What the server is to be asked for next, besides answers.
+    pub(super) fn next_lookup(&mut self) -> Option<DeltaDiscoveryRequest> {
+        let (subscribe, unsubscribe) = self.lookups.as_mut()?.names()?;
+        Some(DeltaDiscoveryRequest {
+            type_url: ResourceType::Address.url().to_owned(),
+            resource_names_subscribe: subscribe,
+            resource_names_unsubscribe: unsubscribe,
             ..DeltaDiscoveryRequest::default()
-        };
-        self.types.iter_mut().map(first).collect()
+        })
+    }
+
+    /// How many questions are remembered, and how they ended so far; if any are asked.
+    pub(super) fn lookups(&self) -> Option<(usize, Tally)> {
+        self.lookups.as_ref().map(Lookups::tally)
     }
 
     /// Takes a response. `current` is what was published last.
@@ -161,11 +174,12 @@ impl Ads {
             return Answer { request, rejected: Vec::new() };
         };
         let changes = &mut self.changes;
-        if std::mem::take(&mut known.unheard) {
+        let lookups = lookups_of(&mut self.lookups, kind);
+        if std::mem::take(&mut known.unheard) && lookups.is_none() {
             known.drop_absent(&resources, changes);
         }
-        let mut apply =
-            Apply { kind, current, changes, texts: Texts::default(), keeps: self.keeps };
+        let texts = Texts::default();
+        let mut apply = Apply { kind, current, changes, texts, keeps: self.keeps, lookups };
         let (mut flaws, mut rejected) = (Vec::new(), Vec::new());
         for resource in resources {
             let Err((name, flaw)) = known.take(resource, &mut apply) else { continue };
@@ -175,7 +189,10 @@ impl Ads {
             flaws.push((name, flaw));
         }
         for name in removed_resources {
-            known.remove(&name, changes);
+            let was = known.remove(&name, apply.changes);
+            if let Some(lookups) = &mut apply.lookups {
+                lookups.removed(&name, was.as_ref());
+            }
         }
         known.answered = true;
         if !flaws.is_empty() {
@@ -192,18 +209,29 @@ impl Ads {
             return None;
         }
         let first = !std::mem::replace(&mut self.published, true);
-        let delta = self.changes.take();
+        let mut delta = self.changes.take();
+        if let Some(lookups) = &mut self.lookups {
+            lookups.complete(&mut delta);
+        }
         (first || !delta.is_empty()).then_some(delta)
     }
 
-    /// Whether every type has been answered once.
+    /// Whether every type that is always answered has been once.
     fn answered(&self) -> bool {
-        self.types.values().all(|known| known.answered)
+        self.wildcards().all(|known| known.answered)
     }
 
     /// Whether every type has been answered on this stream.
     pub(super) fn is_heard(&self) -> bool {
-        self.types.values().all(|known| known.answered && !known.unheard)
+        self.wildcards().all(|known| known.answered && !known.unheard)
+    }
+
+    /// The types of which everything is subscribed to; a server that is asked for nothing may have
+    /// nothing to say (spec xds 6).
+    fn wildcards(&self) -> impl Iterator<Item = &Known> {
+        let named = self.lookups.is_some();
+        let types = self.types.iter();
+        types.filter(move |(kind, _)| !(named && **kind == ResourceType::Address)).map(|(_, k)| k)
     }
 
     /// Where each type stands.
@@ -217,150 +245,9 @@ impl Ads {
     }
 }
 
-impl Kept {
-    /// As a server would say it.
-    pub(super) fn response(&self) -> DeltaDiscoveryResponse {
-        let said = |(name, version, payload): &Shared| Resource {
-            name: name.to_string(),
-            version: version.to_string(),
-            resource: Some(Any { type_url: String::new(), value: payload.to_vec() }),
-            ..Resource::default()
-        };
-        DeltaDiscoveryResponse {
-            type_url: self.kind.url().to_owned(),
-            resources: self.resources.iter().map(said).collect(),
-            ..DeltaDiscoveryResponse::default()
-        }
-    }
-}
-
-/// What a resource is applied with.
-struct Apply<'a> {
-    kind: ResourceType,
-    current: &'a Snapshot,
-    changes: &'a mut Changes,
-    texts: Texts,
-    keeps: bool,
-}
-
-impl Known {
-    /// Begins a stream: what the server is told that we have. What has no version cannot be told,
-    /// and what does not fit is left out: whether it still exists shows in the first response.
-    fn open(&mut self, report: bool) -> BTreeMap<String, String> {
-        self.unheard = true;
-        let mut room = if report { REPORT_BYTES_MAX } else { 0 };
-        let mut versions = BTreeMap::new();
-        for (name, held) in &mut self.held {
-            let bytes = name.len() + held.version.len() + ENTRY_BYTES;
-            held.reported = !held.version.is_empty() && bytes <= room;
-            if held.reported {
-                room -= bytes;
-                versions.insert(name.to_string(), held.version.to_string());
-            }
-        }
-        versions
-    }
-
-    /// The first response of a stream has everything that exists and was not reported: what is not
-    /// there does not exist any more.
-    fn drop_absent(&mut self, resources: &[Resource], changes: &mut Changes) {
-        let there: HashSet<&str> = resources.iter().map(|r| r.name.as_str()).collect();
-        let gone =
-            self.held.iter().filter(|(name, held)| !held.reported && !there.contains(&***name));
-        let gone: Vec<Arc<str>> = gone.map(|(name, _)| Arc::clone(name)).collect();
-        for name in gone {
-            self.remove(&name, changes);
-        }
-    }
-
-    fn kept(&self, kind: ResourceType) -> Kept {
-        let good = self.held.iter().filter(|(_, held)| !held.stands_in);
-        let shared = |(name, held): (&Arc<str>, &Held)| {
-            (Arc::clone(name), Arc::clone(&held.version), Arc::clone(&held.payload))
-        };
-        Kept { kind, resources: good.map(shared).collect() }
-    }
-
-    /// Applies one resource, or says what is wrong with it.
-    fn take(&mut self, resource: Resource, apply: &mut Apply<'_>) -> Result<(), (Arc<str>, Flaw)> {
-        let known = self.held.get_key_value(resource.name.as_str());
-        let name =
-            known.map_or_else(|| resource.name.as_str().into(), |(name, _)| Arc::clone(name));
-        if known.is_none() && self.held.len() >= RESOURCES_MAX {
-            return Err((name, Flaw::TooMany(RESOURCES_MAX)));
-        }
-        match ingest::read(apply.kind, &name, &resource, &mut apply.texts) {
-            Ok(item) => {
-                self.accept(&name);
-                let payload = resource.resource.filter(|_| apply.keeps);
-                let payload = payload.map_or_else(Arc::default, |any| any.value.into());
-                let held = Held {
-                    version: resource.version.into(),
-                    key: Some(item.key()),
-                    stands_in: false,
-                    reported: true,
-                    payload,
-                };
-                self.hold(name, held, Some(item), apply);
-                Ok(())
-            }
-            Err(rejection) => {
-                if known.is_none_or(|(_, held)| held.stands_in) {
-                    let held = Held {
-                        version: "".into(),
-                        key: rejection.stand_in.as_ref().map(Item::key),
-                        stands_in: true,
-                        reported: true,
-                        payload: Arc::default(),
-                    };
-                    self.hold(Arc::clone(&name), held, rejection.stand_in, apply);
-                }
-                Err((name, rejection.flaw))
-            }
-        }
-    }
-
-    /// Notes a rejection; whether it is news.
-    fn reject(&mut self, name: &Arc<str>, flaw: &Flaw) -> bool {
-        // What there is no room for is not remembered either.
-        if !self.held.contains_key(name) {
-            return true;
-        }
-        if self.rejected.get(name) == Some(flaw) {
-            return false;
-        }
-        Arc::make_mut(&mut self.rejected).insert(Arc::clone(name), flaw.clone());
-        true
-    }
-
-    /// Forgets a rejection, if there is one.
-    fn accept(&mut self, name: &str) {
-        if self.rejected.contains_key(name) {
-            Arc::make_mut(&mut self.rejected).remove(name);
-        }
-    }
-
-    /// Puts an item in force under a name, in place of what was there.
-    fn hold(&mut self, name: Arc<str>, held: Held, item: Option<Item>, apply: &mut Apply<'_>) {
-        let before = self.held.get(&name).and_then(|held| held.key.clone());
-        if let Some(before) = before.filter(|before| Some(before) != held.key.as_ref()) {
-            apply.changes.remove(&name, before);
-        }
-        if let Some(item) = item
-            && !apply.changes.is_known(&name, &item, apply.current)
-        {
-            apply.changes.set(&name, item);
-        }
-        self.held.insert(name, held);
-    }
-
-    fn remove(&mut self, name: &str, changes: &mut Changes) {
-        self.accept(name);
-        let Some((name, held)) = self.held.remove_entry(name) else { return };
-        if let Some(key) = held.key {
-            changes.remove(&name, key);
-        }
-    }
+/// Those of a type, if it is asked for one by one.
+fn lookups_of(lookups: &mut Option<Lookups>, kind: ResourceType) -> Option<&mut Lookups> {
+    lookups.as_mut().filter(|_| kind == ResourceType::Address)
 }
 
 fn nack(flaws: &[(Arc<str>, Flaw)]) -> Status {

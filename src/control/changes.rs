@@ -73,6 +73,7 @@ impl Changes {
             workloads_removed,
             services_removed,
             policies_removed,
+            ..Delta::default()
         }
     }
 }

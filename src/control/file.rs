@@ -77,6 +77,7 @@ impl Contents {
             workloads_removed: before.workloads.missing_in(&self.workloads),
             services_removed: before.services.missing_in(&self.services),
             policies_removed: before.policies.missing_in(&self.policies),
+            ..Delta::default()
         }
     }
 }

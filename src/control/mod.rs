@@ -8,6 +8,7 @@ mod backoff;
 mod changes;
 pub mod file;
 mod ingest;
+mod lookups;
 mod node;
 mod stored;
 pub mod stream;

@@ -5,10 +5,12 @@
 
 mod keep;
 mod mesh;
+mod readers;
 mod status;
 #[cfg(test)]
 mod tests;
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -20,12 +22,13 @@ use tokio::task::spawn_blocking;
 use tokio::time::{sleep, timeout};
 use tonic::{Code, Status, Streaming};
 
+use super::ads::Ads;
 use super::backoff::Backoff;
 use super::node;
 use super::stored::Origin;
 use crate::config::{XdsNode, XdsSnapshot};
 use crate::creds::{Connect, explain_status};
-use crate::model::Publisher;
+use crate::model::{Lookups, Publisher};
 use crate::report::metrics::XdsMetrics;
 use crate::sys::clock::Clock;
 use crate::wire::xds::ResourceType;
@@ -34,6 +37,7 @@ use crate::wire::xds::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse}
 
 use keep::Keep;
 use mesh::{Applied, Mesh, lock};
+use readers::{Event, Readers};
 use status::Teller;
 pub use status::XdsStatus;
 
@@ -41,6 +45,8 @@ pub use status::XdsStatus;
 const RESPONSE_BYTES_MAX: usize = 200 << 20;
 /// Responses that are applied and published together, when they have come together.
 const BATCH_MAX: usize = 64;
+/// Bytes of responses after which no more are waited for.
+const BATCH_BYTES_MAX: usize = 16 << 20;
 /// Requests that wait to be sent.
 const REQUESTS_MAX: usize = 2 * BATCH_MAX;
 /// A stream that was answered and lived for so long ends a series of failures; one that keeps
@@ -63,9 +69,13 @@ pub struct XdsSource {
     /// When the stream that is open was answered.
     answered: Option<Instant>,
     teller: Arc<Teller>,
+    readers: Option<Lookups>,
     keep: Option<Keep>,
     clock: Clock,
 }
+
+/// A response and how many bytes it has.
+type Measured = (DeltaDiscoveryResponse, usize);
 
 /// How a stream ended.
 #[derive(Debug)]
@@ -89,6 +99,8 @@ pub struct XdsParts {
     pub node: XdsNode,
     /// Where the mesh is published.
     pub publisher: Publisher,
+    /// What its readers ask for, if the mesh is asked for one by one.
+    pub lookups: Option<Lookups>,
     /// Where it is counted.
     pub metrics: XdsMetrics,
     /// The time.
@@ -103,7 +115,7 @@ impl XdsSource {
     /// A source that asks whoever `connector` connects to. The second value follows where it
     /// stands.
     pub fn new(connector: Arc<dyn Connect>, parts: XdsParts) -> (Self, watch::Receiver<XdsStatus>) {
-        let XdsParts { node, publisher, metrics, clock, rng, keep } = parts;
+        let XdsParts { node, publisher, lookups, metrics, clock, rng, keep } = parts;
         let (teller, status) = Teller::new(metrics, clock.clone());
         let name = node.metadata.get("NODE_NAME").and_then(|name| name.as_str());
         let name = name.unwrap_or_default().to_owned();
@@ -111,7 +123,8 @@ impl XdsSource {
             let origin = Origin { server, node: name };
             Keep { path, age_max, origin, clock: clock.clone() }
         });
-        let mesh = Mesh::new(node::message(&node), keep.is_some(), publisher);
+        let told = if lookups.is_some() { Ads::on_demand } else { Ads::new };
+        let mesh = Mesh::new(told(node::message(&node), keep.is_some()), publisher);
         let source = Self {
             connector,
             mesh: Arc::new(Mutex::new(mesh)),
@@ -119,6 +132,7 @@ impl XdsSource {
             report: true,
             answered: None,
             teller: Arc::new(teller),
+            readers: lookups,
             keep,
             clock,
         };
@@ -133,8 +147,9 @@ impl XdsSource {
     }
 
     async fn follow(mut self) {
+        let mut readers = Readers::new(self.readers.take());
         loop {
-            let end = self.stream().await;
+            let end = self.stream(&mut readers).await;
             self.report = end.leaves_reportable();
             let lived = self.answered.take().map(|at| self.clock.monotonic().duration_since(at));
             if lived.is_some_and(|lived| lived >= STABLE) {
@@ -142,13 +157,14 @@ impl XdsSource {
             }
             let pause = self.backoff.pause();
             self.teller.ended(&end, pause);
-            sleep(pause).await;
+            readers.meanwhile(&self.mesh, sleep(pause)).await;
         }
     }
 
     /// One stream, from the connection to its end.
-    async fn stream(&mut self) -> End {
-        let channel = match self.connector.connect().await {
+    async fn stream(&mut self, readers: &mut Readers) -> End {
+        let connected = readers.meanwhile(&self.mesh, self.connector.connect()).await;
+        let channel = match connected {
             Ok(channel) => channel,
             Err(error) => return End::NoConnection(error.to_string()),
         };
@@ -161,12 +177,29 @@ impl XdsSource {
         let queue = unfold(queue, |mut queue| async { Some((queue.recv().await?, queue)) });
         let mut client = client::AggregatedDiscoveryServiceClient::new(channel)
             .max_decoding_message_size(RESPONSE_BYTES_MAX);
-        let mut responses = match client.delta_aggregated_resources(Box::pin(queue)).await {
+        let opened = client.delta_aggregated_resources(Box::pin(queue));
+        let mut responses = match readers.meanwhile(&self.mesh, opened).await {
             Ok(responses) => responses.into_inner(),
             Err(status) => return End::of(status),
         };
         loop {
-            let (batch, end) = next_batch(&mut responses).await;
+            if let Err(end) = self.look_up(&requests).await {
+                return end;
+            }
+            let (batch, end) = tokio::select! {
+                biased;
+                event = readers.next() => {
+                    match event {
+                        Event::Wanted(wanted) => lock(&self.mesh).want(wanted),
+                        Event::Turn => {
+                            let lookups = lock(&self.mesh).turn();
+                            self.teller.looked_up(lookups);
+                        }
+                    }
+                    continue;
+                }
+                next = next_batch(&mut responses) => next,
+            };
             if let Err(end) = self.take(batch, &requests).await {
                 return end;
             }
@@ -176,56 +209,80 @@ impl XdsSource {
         }
     }
 
+    /// Asks for what readers ask for.
+    async fn look_up(&self, requests: &mpsc::Sender<DeltaDiscoveryRequest>) -> Result<(), End> {
+        loop {
+            let Some(request) = lock(&self.mesh).next_lookup() else { return Ok(()) };
+            send(requests, request).await?;
+        }
+    }
+
     /// Applies responses, publishes, and only then answers them.
     async fn take(
         &mut self,
-        batch: Vec<DeltaDiscoveryResponse>,
+        batch: Vec<Measured>,
         requests: &mpsc::Sender<DeltaDiscoveryRequest>,
     ) -> Result<(), End> {
         if batch.is_empty() {
             return Ok(());
         }
-        for response in &batch {
-            self.teller.received(&response.type_url, response.encoded_len());
+        for (response, bytes) in &batch {
+            self.teller.received(&response.type_url, *bytes);
         }
+        let batch = batch.into_iter().map(|(response, _)| response).collect();
         let applied = self.apply(batch).await?;
         if applied.heard && self.answered.is_none() {
             self.answered = Some(self.clock.monotonic());
         }
         self.teller.applied(&applied);
         for request in applied.answers {
-            let sent = timeout(SEND_MAX, requests.send(request)).await;
-            if !matches!(sent, Ok(Ok(()))) {
-                return Err(End::Lost("the server takes no requests".to_owned()));
-            }
+            send(requests, request).await?;
         }
         Ok(())
     }
 
     async fn apply(&self, batch: Vec<DeltaDiscoveryResponse>) -> Result<Applied, End> {
         let size = |r: &DeltaDiscoveryResponse| r.resources.len() + r.removed_resources.len();
-        if batch.iter().map(size).sum::<usize>() <= INLINE_MAX {
-            return Ok(lock(&self.mesh).apply(batch));
-        }
+        let inline = batch.iter().map(size).sum::<usize>() <= INLINE_MAX;
         let mesh = Arc::clone(&self.mesh);
         let apply = move || lock(&mesh).apply(batch);
+        if inline {
+            // A fault of ours ends the stream, not the client: everything is asked for again.
+            let applied = catch_unwind(AssertUnwindSafe(apply));
+            return applied.map_err(|_| End::Internal("it panicked".to_owned()));
+        }
         spawn_blocking(apply).await.map_err(|error| End::Internal(error.to_string()))
+    }
+}
+
+async fn send(
+    requests: &mpsc::Sender<DeltaDiscoveryRequest>,
+    request: DeltaDiscoveryRequest,
+) -> Result<(), End> {
+    match timeout(SEND_MAX, requests.send(request)).await {
+        Ok(Ok(())) => Ok(()),
+        _ => Err(End::Lost("the server takes no requests".to_owned())),
     }
 }
 
 /// The next response, and those that have come with it; and the end, if that has come too.
 async fn next_batch(
     responses: &mut Streaming<DeltaDiscoveryResponse>,
-) -> (Vec<DeltaDiscoveryResponse>, Option<End>) {
-    let mut batch = Vec::new();
+) -> (Vec<Measured>, Option<End>) {
+    let (mut batch, mut bytes) = (Vec::new(), 0);
     let mut next = Some(responses.message().await);
     while let Some(message) = next {
         match message {
-            Ok(Some(response)) => batch.push(response),
+            Ok(Some(response)) => {
+                let size = response.encoded_len();
+                bytes += size;
+                batch.push((response, size));
+            }
             Ok(None) => return (batch, Some(End::Complete)),
             Err(status) => return (batch, Some(End::of(status))),
         }
-        next = if batch.len() < BATCH_MAX { responses.message().now_or_never() } else { None };
+        let more = batch.len() < BATCH_MAX && bytes < BATCH_BYTES_MAX;
+        next = if more { responses.message().now_or_never() } else { None };
     }
     (batch, None)
 }

@@ -9,7 +9,8 @@ use std::sync::Arc;
 
 use super::is_own_port;
 use crate::model::{
-    GatewayAddress, GatewayRef, NetworkAddr, PodIp, Service, Snapshot, TunnelProtocol, Workload,
+    GatewayAddress, GatewayRef, NetworkAddr, PodIp, Service, ServiceKey, Snapshot, TunnelProtocol,
+    Wanted, Workload,
 };
 use crate::wire::authority::Authority;
 
@@ -42,7 +43,7 @@ impl Delivery {
 }
 
 /// Why a CONNECT target is not ours. Each has the status of spec hbone 3.5.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NotAdmitted {
     /// The address is neither this pod's nor one that this pod is the waypoint of: 400.
     AddressMismatch,
@@ -56,6 +57,8 @@ pub enum NotAdmitted {
     OwnPort,
     /// The service has no address to put into a PROXY header: 503.
     NoVirtualAddress,
+    /// The control plane has not been asked for this, or has not answered: 503.
+    Unanswered(Wanted),
 }
 
 /// Decides where a CONNECT to `authority`, accepted on `local_ip` of `local`, is delivered.
@@ -78,7 +81,7 @@ pub fn admit(
     }
     let (port, service) = match authority {
         Authority::Addr(addr) => {
-            if !pod.accepts_address(addr.ip().to_canonical()) {
+            if !pod.accepts_address(addr.ip().to_canonical())? {
                 return Err(NotAdmitted::AddressMismatch);
             }
             (addr.port(), None)
@@ -121,26 +124,52 @@ struct Pod<'a> {
 
 impl Pod<'_> {
     /// Spec hbone 6 step 4.
-    fn accepts_address(&self, ip: IpAddr) -> bool {
+    fn accepts_address(&self, ip: IpAddr) -> Result<bool, NotAdmitted> {
         if ip == self.ip {
-            return true;
+            return Ok(true);
         }
         if is_nowhere(ip) {
-            return false;
+            return Ok(false);
         }
         if self.local.application_tunnel.is_some() {
-            return true;
+            return Ok(true);
         }
         let addr = NetworkAddr { network: Arc::clone(self.network), ip };
+        self.is_answered(Wanted::Addr(addr.clone()))?;
         let workload = self.snapshot.workload_by_addr(&addr);
         // All services with that address count: which one the peer meant depends on its namespace.
-        workload.and_then(|w| w.waypoint.as_ref()).is_some_and(|waypoint| self.is(waypoint))
-            || self.snapshot.services_at(&addr).any(|service| self.is_waypoint_of(service))
+        let mine = workload.and_then(|w| w.waypoint.as_ref()).is_some_and(|way| self.is(way));
+        let mut services = self.snapshot.services_at(&addr);
+        Ok(mine || services.any(|service| self.is_waypoint_of(service)))
+    }
+
+    /// Who may be there and has not been asked for is not nobody.
+    fn is_answered(&self, wanted: Wanted) -> Result<(), NotAdmitted> {
+        if self.snapshot.must_ask(&wanted) {
+            return Err(NotAdmitted::Unanswered(wanted));
+        }
+        Ok(())
+    }
+
+    /// The services that a host name can mean, as far as they can be asked for: those that this pod
+    /// is an endpoint of, and the one whose namespace is in the name, as it is in a cluster.
+    fn is_host_answered(&self, hostname: &str) -> Result<(), NotAdmitted> {
+        let own = self.local.services.iter().map(|(key, _)| key);
+        for key in own.filter(|key| &*key.hostname == hostname) {
+            self.is_answered(Wanted::Host(key.clone()))?;
+        }
+        let mut labels = hostname.split('.').skip(1);
+        if let (Some(namespace), Some("svc")) = (labels.next(), labels.next()) {
+            let (namespace, hostname) = (Arc::from(namespace), Arc::from(hostname));
+            self.is_answered(Wanted::Host(ServiceKey { namespace, hostname }))?;
+        }
+        Ok(())
     }
 
     /// The service a host name means to this pod, and the port the stream goes to.
     fn resolve_host(&self, hostname: &str, port: u16) -> Result<(Arc<Service>, u16), NotAdmitted> {
         let client = Some(&*self.local.namespace);
+        self.is_host_answered(hostname)?;
         if self.snapshot.service_by_host(hostname, client).is_none() {
             return Err(NotAdmitted::HostnameUnknown);
         }

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use super::balance::{Balancer, Purpose, pick_ip};
 use super::{Outbound, is_own_port};
 use crate::model::{
-    Address, GatewayAddress, GatewayRef, Hop, NetworkAddr, Service, ServiceKey, Snapshot, Workload,
-    WorkloadProtocol, canonical,
+    Address, GatewayAddress, GatewayRef, Hop, NetworkAddr, Service, ServiceKey, Snapshot, Wanted,
+    Workload, WorkloadProtocol, canonical,
 };
 use crate::wire::authority::Authority;
 use crate::wire::spiffe::Identity;
@@ -55,7 +55,7 @@ pub struct TunnelRoute {
 }
 
 /// Why a captured connection goes nowhere.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Refusal {
     /// It leads to one of the proxy's own ports in this pod.
     SelfCall,
@@ -70,6 +70,8 @@ pub enum Refusal {
     /// The workload has no address that may be used: it is known by host name only, or the service
     /// excludes the family of its addresses.
     NoAddress,
+    /// The control plane has not been asked for this, or has not answered.
+    Unanswered(Wanted),
 }
 
 /// Decides where one captured connection goes, in the order of spec discovery-and-balancing 3.
@@ -90,6 +92,7 @@ pub fn route(
         return Err(Refusal::SelfCall);
     }
     let asked = NetworkAddr { network: Arc::clone(facts.network), ip: target.ip() };
+    router.is_answered(Wanted::Addr(asked.clone()))?;
     let addressed = match snapshot.address(&asked, Some(&facts.source.namespace)) {
         Some(Address::Service(service)) => Some(service),
         Some(Address::Workload(_)) | None => None,
@@ -99,6 +102,7 @@ pub fn route(
         return router.through_waypoint(upstream, addressed.as_ref());
     }
     let asked = NetworkAddr { network: Arc::clone(&facts.source.network), ip: target.ip() };
+    router.is_answered(Wanted::Addr(asked.clone()))?;
     let upstream = match router.lookup(&asked, target.port(), Purpose::Service) {
         Lookup::Upstream(upstream) => upstream,
         Lookup::NoEndpoint => return Err(Refusal::NoHealthyUpstream),
@@ -184,6 +188,14 @@ impl<'a> Router<'a> {
         is_own_port(addr.port()) && (ip.is_loopback() || ip.is_unspecified() || own())
     }
 
+    /// Who may be there and has not been asked for is not nobody.
+    fn is_answered(&self, wanted: Wanted) -> Result<(), Refusal> {
+        if self.snapshot.must_ask(&wanted) {
+            return Err(Refusal::Unanswered(wanted));
+        }
+        Ok(())
+    }
+
     /// Services go before workloads (spec discovery-and-balancing 3 step 5).
     fn lookup(&mut self, addr: &NetworkAddr, port: u16, purpose: Purpose) -> Lookup {
         let client = Some(&*self.facts.source.namespace);
@@ -242,6 +254,7 @@ impl<'a> Router<'a> {
     /// is never passed by.
     fn waypoint(&mut self, waypoint: &GatewayRef) -> Result<Upstream, Refusal> {
         let port = waypoint.hbone_mtls_port;
+        self.is_answered(waypoint.destination.wanted())?;
         match &waypoint.destination {
             GatewayAddress::Hostname(key) => {
                 self.named(key, port, Purpose::Waypoint).ok_or(Refusal::WaypointUnknown)
@@ -256,6 +269,7 @@ impl<'a> Router<'a> {
     /// A workload of the gateway in front of another network (spec discovery-and-balancing 7).
     fn gateway(&mut self, gateway: &GatewayRef) -> Result<Upstream, Refusal> {
         let port = gateway.hbone_mtls_port;
+        self.is_answered(gateway.destination.wanted())?;
         let found = match &gateway.destination {
             GatewayAddress::Hostname(key) => self.named(key, port, Purpose::Gateway),
             GatewayAddress::Address(addr) => {

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use super::snapshot::Snapshot;
-use super::{Endpoint, NetworkAddr, Policy, PolicyKey, Scope, Service, ServiceKey, Workload};
+use super::{
+    Endpoint, NetworkAddr, Policy, PolicyKey, Scope, Service, ServiceKey, Wanted, Workload,
+};
 
 /// A batch of changes; updates are applied before removals (spec xds 5.2).
 #[derive(Clone, Debug, Default)]
@@ -20,6 +22,10 @@ pub struct Delta {
     pub services_removed: Vec<ServiceKey>,
     /// Policies that are gone.
     pub policies_removed: Vec<PolicyKey>,
+    /// What the control plane was asked for and has answered, be it with nothing.
+    pub answered: Vec<Wanted>,
+    /// What would have to be asked for again.
+    pub unanswered: Vec<Wanted>,
 }
 
 impl Delta {
@@ -31,6 +37,8 @@ impl Delta {
             && self.workloads_removed.is_empty()
             && self.services_removed.is_empty()
             && self.policies_removed.is_empty()
+            && self.answered.is_empty()
+            && self.unanswered.is_empty()
     }
 
     /// The snapshot after this batch, one generation later.
@@ -56,6 +64,14 @@ impl Delta {
         }
         for key in &self.policies_removed {
             next.remove_policy(key);
+        }
+        if let Some(answered) = &mut next.answered {
+            for wanted in &self.unanswered {
+                answered.remove(wanted);
+            }
+            for wanted in self.answered {
+                answered.insert(wanted, ());
+            }
         }
         next
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::{
     Action, Delta, GatewayAddress, GatewayRef, Group, HealthPolicy, LoadBalancer, LoadBalancerMode,
     Match, NetworkAddr, Policy, PolicyKey, RoutingScope, Rule, Scope, Service, ServiceAccountRef,
-    ServiceKey, Snapshot, StringMatch, Visibility, Workload, WorkloadProtocol,
+    ServiceKey, Snapshot, StringMatch, Visibility, Wanted, Workload, WorkloadProtocol,
 };
 use crate::wire::spiffe::Identity;
 
@@ -104,6 +104,16 @@ pub(crate) fn mesh(
     policies: Vec<Policy>,
 ) -> Snapshot {
     Delta { workloads, services, policies, ..Delta::default() }.apply(&Snapshot::default())
+}
+
+/// A mesh that is asked for one by one, and what was answered besides what is there.
+pub(crate) fn mesh_on_demand(
+    workloads: Vec<Workload>,
+    services: Vec<Service>,
+    answered: Vec<Wanted>,
+) -> Snapshot {
+    let delta = Delta { workloads, services, answered, ..Delta::default() };
+    delta.apply(&Snapshot::on_demand())
 }
 
 /// A policy from a head such as `dry DENY GLOBAL istio-system/p` and its groups.

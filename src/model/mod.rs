@@ -7,6 +7,7 @@ mod addr;
 mod delta;
 #[cfg(test)]
 pub(crate) mod fixtures;
+mod lookup;
 mod peer;
 mod policy;
 mod service;
@@ -17,6 +18,7 @@ mod workload;
 
 pub use addr::{ClientAddr, Hop, NetworkAddr, OrigDst, PodIp, canonical};
 pub use delta::Delta;
+pub use lookup::Wanted;
 pub use peer::VerifiedPeer;
 pub use policy::{
     Action, Group, Match, Policy, PolicyKey, Rule, Scope, ServiceAccountRef, StringMatch,
@@ -26,7 +28,7 @@ pub use service::{
     PortMap, RoutingScope, Service, ServiceKey, Visibility, WeightedWaypoint,
 };
 pub use snapshot::{Address, Snapshot};
-pub use view::{Publisher, View};
+pub use view::{Lookups, Publisher, View};
 pub use workload::{
     ApplicationTunnel, Health, Locality, NetworkMode, PodName, TunnelProtocol, Workload,
     WorkloadProtocol,

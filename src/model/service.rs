@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use super::{Health, NetworkAddr};
+use super::{Health, NetworkAddr, Wanted};
 use crate::wire::spiffe::Identity;
 
 /// Service port to target port; a target of 0 is a named port that each endpoint resolves.
@@ -101,6 +101,16 @@ pub enum GatewayAddress {
     Hostname(ServiceKey),
     /// By address.
     Address(NetworkAddr),
+}
+
+impl GatewayAddress {
+    /// It, as the control plane can be asked for it.
+    pub fn wanted(&self) -> Wanted {
+        match self {
+            Self::Hostname(key) => Wanted::Host(key.clone()),
+            Self::Address(addr) => Wanted::Addr(addr.clone()),
+        }
+    }
 }
 
 impl fmt::Display for GatewayAddress {

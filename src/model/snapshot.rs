@@ -9,8 +9,8 @@ use smallvec::SmallVec;
 
 use super::shards::Shards;
 use super::{
-    Endpoint, NetworkAddr, NetworkMode, PodName, Policy, PolicyKey, Service, ServiceKey, Workload,
-    WorkloadProtocol,
+    Endpoint, NetworkAddr, NetworkMode, PodName, Policy, PolicyKey, Service, ServiceKey, Wanted,
+    Workload, WorkloadProtocol,
 };
 
 /// Namespace and name.
@@ -36,6 +36,8 @@ pub struct Snapshot {
     pub(super) policies: Shards<PolicyKey, Arc<Policy>>,
     pub(super) policies_by_namespace: Shards<Arc<str>, Arc<Vec<Arc<Policy>>>>,
     pub(super) policies_global: Arc<Vec<Arc<Policy>>>,
+    /// What was asked for and answered; `None` if nothing has to be asked for.
+    pub(super) answered: Option<Shards<Wanted, ()>>,
 }
 
 /// What an address belongs to.
@@ -48,6 +50,26 @@ pub enum Address {
 }
 
 impl Snapshot {
+    /// An empty one, of a mesh that is asked for one by one (spec xds 5.5).
+    pub(super) fn on_demand() -> Self {
+        Self { answered: Some(Shards::default()), ..Self::default() }
+    }
+
+    /// Whether the control plane would have to be asked before it can be said that somebody is not
+    /// there. What is there is known for as long as it is.
+    pub fn must_ask(&self, wanted: &Wanted) -> bool {
+        let Some(answered) = &self.answered else { return false };
+        let known = match wanted {
+            Wanted::Addr(addr) => {
+                self.uids_by_addr.get(addr).is_some() || self.services_by_vip.get(addr).is_some()
+            }
+            Wanted::Host(key) => {
+                self.services.get(key).is_some() || self.uids_by_host.get(key).is_some()
+            }
+        };
+        !known && answered.get(wanted).is_none()
+    }
+
     /// Grows by one with every publication.
     pub fn generation(&self) -> u64 {
         self.generation

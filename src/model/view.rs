@@ -4,9 +4,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
-use super::{Delta, Snapshot};
+use super::{Delta, Snapshot, Wanted};
+
+/// Questions to the control plane that wait to be taken.
+const LOOKUPS_MAX: usize = 1_024;
+
+/// What readers ask for, where the control plane does not say everything unasked.
+pub type Lookups = mpsc::Receiver<Wanted>;
 
 /// The one writer. It lives on the control thread.
 #[derive(Debug)]
@@ -20,14 +26,26 @@ pub struct Publisher {
 pub struct View {
     current: Arc<ArcSwap<Snapshot>>,
     generation: watch::Receiver<u64>,
+    lookups: Option<mpsc::Sender<Wanted>>,
 }
 
 impl Publisher {
     /// A writer and its first reader, at the empty snapshot.
     pub fn new() -> (Self, View) {
-        let current = Arc::new(ArcSwap::from_pointee(Snapshot::default()));
+        Self::of(Snapshot::default(), None)
+    }
+
+    /// The same, of a mesh that readers ask for one by one.
+    pub fn on_demand() -> (Self, View, Lookups) {
+        let (asked, lookups) = mpsc::channel(LOOKUPS_MAX);
+        let (publisher, view) = Self::of(Snapshot::on_demand(), Some(asked));
+        (publisher, view, lookups)
+    }
+
+    fn of(snapshot: Snapshot, lookups: Option<mpsc::Sender<Wanted>>) -> (Self, View) {
+        let current = Arc::new(ArcSwap::from_pointee(snapshot));
         let (sender, receiver) = watch::channel(0);
-        let view = View { current: Arc::clone(&current), generation: receiver };
+        let view = View { current: Arc::clone(&current), generation: receiver, lookups };
         (Self { current, generation: sender }, view)
     }
 
@@ -52,6 +70,12 @@ impl View {
     /// The current snapshot.
     pub fn load(&self) -> Arc<Snapshot> {
         self.current.load_full()
+    }
+
+    /// Has the control plane asked, if it has to be; the answer is in a later snapshot. `false` if
+    /// nobody takes the question.
+    pub fn ask(&self, wanted: Wanted) -> bool {
+        self.lookups.as_ref().is_some_and(|lookups| lookups.try_send(wanted).is_ok())
     }
 
     /// Waits for a generation newer than the last one this reader was told of.

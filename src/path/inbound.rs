@@ -20,7 +20,7 @@ use super::pod::Pod;
 use super::room::Room;
 use super::tunnel::server::{Incoming, Server};
 use super::tunnel::{Stream, StreamError};
-use super::{dial, headers, hello, refusal, session};
+use super::{dial, headers, hello, lookup, refusal, session};
 use crate::decide::{self, Client, Delivery, Facts};
 use crate::model::{ClientAddr, NetworkAddr, PodIp, VerifiedPeer, Workload};
 use crate::report::{
@@ -242,10 +242,11 @@ async fn admit(incoming: &Incoming, tunnel: &Tunnel) -> Result<Admitted, (Status
     })?;
     let workload = tunnel.pod.workload(shared).await;
     let workload = workload.map_err(|failure| (StatusCode::SERVICE_UNAVAILABLE, failure))?;
-    let snapshot = shared.view.load();
     let local = PodIp(tunnel.local.ip());
-    let delivery = decide::admit(&snapshot, &workload, local, &shared.network, &authority)
-        .map_err(refusal::from_admission)?;
+    let delivery = lookup::decided(shared, |snapshot| {
+        decide::admit(snapshot, &workload, local, &shared.network, &authority)
+    });
+    let delivery = delivery.await.map_err(|refusal| refusal::from_admission(&refusal))?;
     let malformed = |name| shared.report.metrics().malformed_header(name);
     let host = forwarded::read(headers::values(head.headers(), &headers::FORWARDED));
     let host = host.unwrap_or_else(|_| {
@@ -333,7 +334,8 @@ fn describe(admitted: &Admitted, tunnel: &Tunnel) -> Described {
     let shared = &tunnel.room.shared;
     let snapshot = shared.view.load();
     let addr = NetworkAddr { network: Arc::clone(&shared.network), ip: tunnel.client.0.ip() };
-    let source = (!admitted.from_gateway).then(|| snapshot.workload_by_addr(&addr).cloned());
+    let source =
+        (!admitted.from_gateway).then(|| lookup::described(shared, &snapshot, addr).cloned());
     let by_host = admitted.host.as_deref().and_then(|host| {
         let named = snapshot.service_by_host(host, Some(&*admitted.workload.namespace))?;
         snapshot.endpoint(&named.key, &admitted.workload.uid).map(|_| Arc::clone(named))

@@ -9,11 +9,11 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 
-use self::world::{HBONE, PORT, World, run};
+use self::world::{HBONE, PORT, World, run, run_on_demand};
 use super::worker::{Message, Worker};
 use crate::config::Limits;
 use crate::model::fixtures::{ip, pod, policy, policy_key};
-use crate::model::{Delta, Policy};
+use crate::model::{Delta, NetworkAddr, Policy, Wanted};
 use crate::sys::socket;
 
 const WEB: &str = "corp.example/ns/front/sa/web";
@@ -274,6 +274,63 @@ fn a_peer_that_asks_for_nothing_is_sent_away() {
         let _ = rest(&mut silent).await;
         world.far.idle().await;
         assert_eq!(world.far.refused("first_connect_timeout"), 1);
+    });
+}
+
+/// Whoever has this address.
+fn at(addr: std::net::SocketAddr) -> Wanted {
+    Wanted::Addr(NetworkAddr { network: "".into(), ip: addr.ip() })
+}
+
+#[test]
+fn a_destination_that_nobody_has_asked_for_is_waited_for() {
+    run_on_demand(19, Limits::default(), |mut world| async move {
+        let [web, cart] = world.workloads();
+        world.publish(Delta { workloads: vec![web], ..Delta::default() });
+        world.serve_tunnels().await;
+        let listener = world.listen().await;
+        let near = world.captured(world.cart(PORT)).await;
+        assert_eq!(world.wanted().await, at(world.cart(PORT)));
+        world.publish(Delta { workloads: vec![cart], ..Delta::default() });
+        exchange(near, accept(&listener).await).await;
+        // Through a tunnel, and from then on without a question.
+        exchange(world.captured(world.cart(PORT)).await, accept(&listener).await).await;
+        world.near.idle().await;
+        assert_eq!(world.near.metric(&["istio_tcp_connections_opened_total{", "mutual_tls"]), 2);
+        let lookups = world.lookups.as_mut().unwrap();
+        let asked: Vec<Wanted> = std::iter::from_fn(|| lookups.try_recv().ok()).collect();
+        // The far side asks who its client is, for the log, and waits for no answer.
+        assert!(asked.iter().all(|wanted| *wanted != at(world.cart(PORT))));
+        // Nobody is there: in plain text, as to any address outside the mesh.
+        let listener = TcpListener::bind(world.elsewhere()).await.unwrap();
+        let near = world.captured(world.elsewhere()).await;
+        assert_eq!(world.wanted().await, at(world.elsewhere()));
+        world.publish(Delta { answered: vec![at(world.elsewhere())], ..Delta::default() });
+        exchange(near, accept(&listener).await).await;
+    });
+}
+
+#[test]
+fn a_destination_that_is_not_answered_is_not_served() {
+    let limits = Limits { lookup_wait_ms: 50, ..Limits::default() };
+    run_on_demand(20, limits, |mut world| async move {
+        world.enrol(&[]);
+        let listener = TcpListener::bind(world.elsewhere()).await.unwrap();
+        let near = world.captured(world.elsewhere()).await;
+        tokio::select! {
+            biased;
+            _ = listener.accept() => panic!("it was dialled"),
+            () = assert_reset(near) => {}
+        }
+        assert_eq!(world.near.refused("lookup_unanswered"), 1);
+    });
+    // Nobody takes the question: there is nothing to wait for.
+    let limits = Limits { lookup_wait_ms: 600_000, ..Limits::default() };
+    run_on_demand(21, limits, |mut world| async move {
+        world.enrol(&[]);
+        world.lookups = None;
+        assert_reset(world.captured(world.elsewhere()).await).await;
+        assert_eq!(world.near.refused("lookup_unanswered"), 1);
     });
 }
 

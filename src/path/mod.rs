@@ -23,6 +23,7 @@ mod buffers;
 mod connections;
 mod headers;
 mod host;
+mod lookup;
 mod pod;
 mod refusal;
 mod room;

@@ -11,8 +11,8 @@ use super::pipe::{self, Around};
 use super::pod::Pod;
 use super::room::Room;
 use super::tunnel::{First, Stream, TunnelKey};
-use super::{dial, double, headers, hello, refusal};
-use crate::decide::{self, Outbound, Route, TunnelRoute};
+use super::{dial, double, headers, hello, lookup, refusal};
+use crate::decide::{self, Outbound, Refusal, Route, TunnelRoute};
 use crate::model::{ClientAddr, Hop, OrigDst, Service, Snapshot, Workload};
 use crate::report::{Connection as Described, Direction, Early, Failure, Live, Side, Transport};
 use crate::sys::socket;
@@ -79,8 +79,11 @@ async fn open(
             return Ok(foreseen);
         }
         let source = pod.workload(&room.shared).await?;
-        let snapshot = room.shared.view.load();
-        routed(room, &snapshot, source, (client, destination)).map(Box::new)
+        let routed = lookup::decided(&room.shared, |snapshot| {
+            routed(room, snapshot, &source, (client, destination))
+        });
+        let routed = routed.await.map_err(|refusal| refusal::from_route(&refusal))?;
+        Ok(Box::new(routed))
     };
     let routed = match until_cut(connection, prepared).await {
         Ok(routed) => routed,
@@ -175,19 +178,18 @@ pub(super) fn foresee(
     let snapshot = room.shared.view.load();
     let source = Arc::clone(pod.find(&room.shared, &snapshot)?);
     // A refusal is found again, and reported, by the worker that serves the connection.
-    routed(room, &snapshot, source, (client, destination)).ok().map(Box::new)
+    routed(room, &snapshot, &source, (client, destination)).ok().map(Box::new)
 }
 
 fn routed(
     room: &Room,
     snapshot: &Snapshot,
-    source: Arc<Workload>,
+    source: &Arc<Workload>,
     (client, destination): (ClientAddr, OrigDst),
-) -> Result<Routed, Failure> {
-    let facts = Outbound { source: &source, network: &room.shared.network, client, destination };
-    let route =
-        decide::route(snapshot, &facts, &mut room.rng.borrow_mut()).map_err(refusal::from_route)?;
-    Ok(Routed { source, client, destination, route })
+) -> Result<Routed, Refusal> {
+    let facts = Outbound { source, network: &room.shared.network, client, destination };
+    let route = decide::route(snapshot, &facts, &mut room.rng.borrow_mut())?;
+    Ok(Routed { source: Arc::clone(source), client, destination, route })
 }
 
 impl Routed {

@@ -11,7 +11,7 @@ use super::outbound::until_cut;
 use super::pipe::{self, Around};
 use super::pod::Pod;
 use super::room::Room;
-use super::{dial, session};
+use super::{dial, lookup, session};
 use crate::decide::{Client, Facts, is_own_port};
 use crate::model::{NetworkAddr, Workload};
 use crate::report::{Connection as Described, Direction, Early, Failure, Reason, Side, Transport};
@@ -59,7 +59,7 @@ async fn deliver(
         transport: Transport::Plaintext,
         source: Side {
             addr: client,
-            workload: shared.view.load().workload_by_addr(&addr).cloned(),
+            workload: lookup::described(shared, &shared.view.load(), addr).cloned(),
             claimed: None,
             identity: None,
         },

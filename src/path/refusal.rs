@@ -4,7 +4,7 @@ use http::StatusCode;
 
 use crate::creds::CredentialsError;
 use crate::decide::{Denial, Facts, NotAdmitted, Refusal, allow_policies};
-use crate::model::Snapshot;
+use crate::model::{Snapshot, Wanted};
 use crate::report::{Failure, Reason};
 
 /// ALLOW policies that a denial names; a person who needs more looks into the dump.
@@ -36,7 +36,7 @@ pub(super) fn from_denial(denial: &Denial, snapshot: &Snapshot, facts: &Facts) -
 }
 
 /// A captured connection that goes nowhere.
-pub(super) fn from_route(refusal: Refusal) -> Failure {
+pub(super) fn from_route(refusal: &Refusal) -> Failure {
     Failure::from(match refusal {
         Refusal::SelfCall => Reason::SelfCall,
         Refusal::NoHealthyUpstream => Reason::NoHealthyUpstream,
@@ -44,11 +44,12 @@ pub(super) fn from_route(refusal: Refusal) -> Failure {
         Refusal::GatewayUnknown => Reason::GatewayUnknown,
         Refusal::OtherNetworkWithoutService => Reason::OtherNetwork,
         Refusal::NoAddress => Reason::NoAddress,
+        Refusal::Unanswered(wanted) => return unanswered(wanted),
     })
 }
 
 /// A CONNECT target that is not ours, and its status (spec hbone 3.5).
-pub(super) fn from_admission(refusal: NotAdmitted) -> (StatusCode, Failure) {
+pub(super) fn from_admission(refusal: &NotAdmitted) -> (StatusCode, Failure) {
     let (status, reason) = match refusal {
         NotAdmitted::AddressMismatch => (StatusCode::BAD_REQUEST, Reason::AddressMismatch),
         NotAdmitted::HostnameUnknown => (StatusCode::SERVICE_UNAVAILABLE, Reason::HostnameUnknown),
@@ -57,8 +58,17 @@ pub(super) fn from_admission(refusal: NotAdmitted) -> (StatusCode, Failure) {
             (StatusCode::SERVICE_UNAVAILABLE, Reason::PortUnknown)
         }
         NotAdmitted::OwnPort => (StatusCode::SERVICE_UNAVAILABLE, Reason::SelfCall),
+        NotAdmitted::Unanswered(wanted) => {
+            return (StatusCode::SERVICE_UNAVAILABLE, unanswered(wanted));
+        }
     };
     (status, Failure::from(reason))
+}
+
+/// The control plane was asked in vain, or could not be asked.
+fn unanswered(wanted: &Wanted) -> Failure {
+    let detail = format!("the control plane has not said who {wanted} is");
+    Failure::new(Reason::LookupUnanswered, detail)
 }
 
 /// No certificate to show.

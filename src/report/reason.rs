@@ -69,6 +69,8 @@ macro_rules! reasons {
 reasons! {
     /// Addressed to one of the proxy's own ports.
     SelfCall = "self_call", None;
+    /// The control plane has not said who the destination is.
+    LookupUnanswered = "lookup_unanswered", None;
     /// The pod's own record has not arrived.
     WorkloadUnknown = "workload_unknown", None;
     /// The service has no endpoint that may be picked.

@@ -3,8 +3,11 @@ use std::collections::BTreeSet;
 use prost::Message;
 use prost_types::Any;
 
+use super::known::Held;
 use super::*;
+use crate::control::ingest::Key;
 use crate::model::{Publisher, View};
+use crate::wire::xds::discovery::Resource;
 use crate::wire::xds::security::Authorization;
 use crate::wire::xds::workload::address::Type;
 use crate::wire::xds::workload::{self, Address};

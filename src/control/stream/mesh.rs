@@ -5,9 +5,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::control::ads::{Ads, Kept, Standing};
 use crate::control::ingest::Flaw;
-use crate::model::Publisher;
+use crate::control::lookups::Tally;
+use crate::model::{Publisher, Wanted};
 use crate::wire::xds::ResourceType;
-use crate::wire::xds::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Node};
+use crate::wire::xds::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse};
 
 /// The client's knowledge and the mesh that is made of it.
 #[derive(Debug)]
@@ -31,6 +32,8 @@ pub(super) struct Applied {
     pub(super) standing: BTreeMap<ResourceType, Standing>,
     /// Every type has been answered on this stream.
     pub(super) heard: bool,
+    /// How many questions are remembered, and how they ended so far; if any are asked.
+    pub(super) lookups: Option<(usize, Tally)>,
 }
 
 /// Also after a panic: then everything is asked for again.
@@ -39,9 +42,9 @@ pub(super) fn lock(mesh: &Mutex<Mesh>) -> MutexGuard<'_, Mesh> {
 }
 
 impl Mesh {
-    /// An empty mesh; whether it `keeps` what comes as it came.
-    pub(super) fn new(node: Node, keeps: bool, publisher: Publisher) -> Self {
-        Self { ads: Ads::new(node, keeps), publisher, heard: false }
+    /// An empty mesh.
+    pub(super) fn new(ads: Ads, publisher: Publisher) -> Self {
+        Self { ads, publisher, heard: false }
     }
 
     /// The generation in force, once a server has said it.
@@ -63,6 +66,25 @@ impl Mesh {
     /// The requests that begin a stream.
     pub(super) fn open(&mut self, report: bool) -> Vec<DeltaDiscoveryRequest> {
         self.ads.open(report)
+    }
+
+    /// Readers ask for something.
+    pub(super) fn want(&mut self, wanted: Vec<Wanted>) {
+        wanted.into_iter().for_each(|wanted| self.ads.want(wanted));
+    }
+
+    /// A while has passed: what has grown old is to be asked for again. How questions ended so far.
+    pub(super) fn turn(&mut self) -> Option<(usize, Tally)> {
+        if self.ads.is_heard() {
+            self.ads.turn();
+            let _ = self.publish(Vec::new(), Vec::new());
+        }
+        self.ads.lookups()
+    }
+
+    /// What the server is to be asked for next, besides answers.
+    pub(super) fn next_lookup(&mut self) -> Option<DeltaDiscoveryRequest> {
+        self.ads.next_lookup()
     }
 
     /// Applies responses and publishes what has changed.
@@ -87,6 +109,7 @@ impl Mesh {
     ) -> Applied {
         let published = self.ads.take_changes().map(|delta| self.publisher.publish(delta));
         let (standing, heard) = (self.ads.standing(), self.ads.is_heard());
-        Applied { answers, rejected, published, standing, heard }
+        let lookups = self.ads.lookups();
+        Applied { answers, rejected, published, standing, heard, lookups }
     }
 }

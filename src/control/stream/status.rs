@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use super::mesh::Applied;
 use super::{End, url_of};
 use crate::control::ads::Standing;
+use crate::control::lookups::Tally;
 use crate::control::stored::StoredError;
 use crate::report::metrics::XdsMetrics;
 use crate::report::time;
@@ -41,6 +42,8 @@ pub struct XdsStatus {
     /// Why the file for the next process was not written, or not read.
     pub snapshot_error: Option<String>,
     types: BTreeMap<ResourceType, Standing>,
+    /// How many questions of readers are remembered, and how they ended so far.
+    lookups: Option<(usize, Tally)>,
 }
 
 /// Whoever tells.
@@ -54,7 +57,7 @@ pub(super) struct Teller {
 impl XdsStatus {
     fn stand(&mut self, applied: &Applied) {
         self.types.clone_from(&applied.standing);
-        self.loaded = applied.standing.values().all(|standing| standing.answered);
+        self.loaded |= applied.published.is_some();
     }
 
     /// For the config dump.
@@ -72,6 +75,15 @@ impl XdsStatus {
             });
             (kind.to_string(), value)
         });
+        let lookups = self.lookups.map(|(remembered, tally)| {
+            json!({
+                "remembered": remembered,
+                "found": tally.found,
+                "absent": tally.absent,
+                "givenUp": tally.given_up,
+                "tooMany": tally.too_many,
+            })
+        });
         json!({
             "connected": self.connected,
             "lastResponse": self.last_response.map(time::micros),
@@ -80,6 +92,7 @@ impl XdsStatus {
             "restored": self.restored.map(time::micros),
             "saved": self.saved.map(time::micros),
             "snapshotError": self.snapshot_error,
+            "lookups": lookups,
             "types": types.collect::<BTreeMap<_, _>>(),
         })
     }
@@ -113,6 +126,7 @@ impl Teller {
         if let Some(generation) = applied.published {
             tracing::debug!(generation, "mesh published");
         }
+        self.looked_up(applied.lookups);
         let now = self.clock.wall();
         self.metrics.last_response_seconds.set(time::epoch_seconds(now));
         let was = self.status.borrow().connected;
@@ -134,6 +148,19 @@ impl Teller {
                 status.restored = None;
             }
         });
+    }
+
+    /// How questions of readers ended so far.
+    pub(super) fn looked_up(&self, lookups: Option<(usize, Tally)>) {
+        let Some((remembered, tally)) = lookups else { return };
+        let Tally { found, absent, given_up, too_many } = tally;
+        let before = self.status.borrow().lookups.map_or_else(Tally::default, |(_, tally)| tally);
+        self.metrics.lookups.set(i64::try_from(remembered).unwrap_or(i64::MAX));
+        self.metrics.looked_up("found", found - before.found);
+        self.metrics.looked_up("absent", absent - before.absent);
+        self.metrics.looked_up("given_up", given_up - before.given_up);
+        self.metrics.looked_up("too_many", too_many - before.too_many);
+        self.status.send_modify(|status| status.lookups = lookups);
     }
 
     pub(super) fn is_loaded(&self) -> bool {

@@ -17,7 +17,7 @@ use tonic::{Request, Response};
 use super::*;
 use crate::config::{TrustRoot, Upstream};
 use crate::creds::{Channel, ChannelError, Connector, Settings};
-use crate::model::View;
+use crate::model::{NetworkAddr, View, Wanted};
 use crate::wire::xds::discovery::Resource;
 use crate::wire::xds::discovery::aggregated_discovery_service_server::{
     AggregatedDiscoveryService, AggregatedDiscoveryServiceServer,
@@ -28,6 +28,8 @@ use crate::wire::xds::workload::{self, Address};
 /// For what must happen; time is paused, so that nothing waits.
 const PATIENCE: Duration = Duration::from_secs(7 * 24 * 3_600);
 
+/// Where the mesh is published and read, and what its readers ask for.
+type Told = (Publisher, View, Option<Lookups>);
 type Sent = Result<DeltaDiscoveryResponse, Status>;
 
 /// One stream, in the hands of the test.
@@ -115,6 +117,16 @@ impl Stage {
     }
 
     fn keeping(path: Option<&Path>) -> Self {
+        let (publisher, view) = Publisher::new();
+        Self::of((publisher, view, None), path)
+    }
+
+    fn on_demand() -> Self {
+        let (publisher, view, lookups) = Publisher::on_demand();
+        Self::of((publisher, view, Some(lookups)), None)
+    }
+
+    fn of((publisher, view, lookups): Told, path: Option<&Path>) -> Self {
         let upstream = Upstream {
             address: "https://istiod:15012".parse().unwrap(),
             root: TrustRoot::System,
@@ -133,11 +145,11 @@ impl Stage {
             attempts: AtomicUsize::new(0),
             tasks: Mutex::default(),
         });
-        let (publisher, view) = Publisher::new();
         let metrics = XdsMetrics::default();
         let parts = XdsParts {
             node: XdsNode { id: "ztunnel~".to_owned(), metadata: Default::default() },
             publisher,
+            lookups,
             metrics: metrics.clone(),
             clock: Clock::system(),
             rng: fastrand::Rng::with_seed(1),
@@ -402,4 +414,45 @@ async fn streams_that_break_at_once_are_begun_ever_more_slowly() {
     let _again = stage.stream().await;
     let passed = clock.monotonic().duration_since(lost);
     assert!(passed <= Duration::from_millis(500), "{passed:?}");
+}
+
+fn at(ip: [u8; 4]) -> Wanted {
+    Wanted::Addr(NetworkAddr { network: "".into(), ip: ip.into() })
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_readers_ask_for_is_asked_and_answered() {
+    let mut stage = Stage::on_demand();
+    // Before there is a stream.
+    assert!(stage.view.ask(at([10, 0, 0, 1])));
+    let (mut stream, first) = stage.stream().await;
+    assert_eq!(first[0].resource_names_unsubscribe, ["*"]);
+    let mut asked: Vec<String> = first[0].initial_resource_versions.keys().cloned().collect();
+    // The question and the stream begin together: whichever is first.
+    if asked.is_empty() {
+        asked = stream.request().await.resource_names_subscribe;
+    }
+    assert_eq!(asked, ["/10.0.0.1"]);
+    stream.ask(policies("1")).await;
+    let ack = stream.ask(DeltaDiscoveryResponse {
+        removed_resources: vec!["/10.0.0.1".to_owned()],
+        ..addresses("2", Vec::new())
+    });
+    assert_eq!(ack.await.response_nonce, "2");
+    assert!(!stage.view.load().must_ask(&at([10, 0, 0, 1])));
+    // On an open stream, together; and what has grown old is not wanted any more.
+    assert!(stage.view.ask(at([10, 0, 0, 2])));
+    assert!(stage.view.ask(at([10, 0, 0, 3])));
+    assert_eq!(stream.request().await.resource_names_subscribe, ["/10.0.0.2", "/10.0.0.3"]);
+    assert_eq!(stream.request().await.resource_names_unsubscribe, ["/10.0.0.1"]);
+    let old = stage
+        .view
+        .wait_for(PATIENCE, |snapshot| snapshot.must_ask(&at([10, 0, 0, 1])).then_some(()));
+    assert!(old.await.is_some());
+    assert_eq!(stage.metrics.lookups.get(), 2);
+    // A lost stream loses no question.
+    drop(stream);
+    let (_stream, first) = stage.stream().await;
+    let again: Vec<&String> = first[0].initial_resource_versions.keys().collect();
+    assert_eq!(again, ["/10.0.0.2", "/10.0.0.3"]);
 }

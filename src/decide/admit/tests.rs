@@ -1,7 +1,8 @@
 use super::super::{Client, Facts, authorize};
 use super::*;
 use crate::model::fixtures::{
-    endpoint_of, gateway, id, ip, mesh, net_addr, pod, policy, service, sock,
+    endpoint_of, gateway, id, ip, mesh, mesh_on_demand, net_addr, pod, policy, service,
+    service_key, sock,
 };
 use crate::model::{ApplicationTunnel, Policy, VerifiedPeer, Visibility, WeightedWaypoint};
 
@@ -115,13 +116,13 @@ fn a_captured_waypoint_is_asked_for_what_it_is_the_waypoint_of() {
     let vip_ok = Ok("10.1.0.10:80");
     let refused = Err(NotAdmitted::AddressMismatch);
     for reference in ["shop/wp.shop:15008", "@/10.1.0.10:15008", "@/10.96.0.9:15008"] {
-        check((&waypoint, by(reference), vec![]), "10.96.0.2:80", vip_ok);
-        check((&waypoint, by(reference), vec![]), "pay.shop:80", vip_ok);
+        check((&waypoint, by(reference), vec![]), "10.96.0.2:80", vip_ok.clone());
+        check((&waypoint, by(reference), vec![]), "pay.shop:80", vip_ok.clone());
         check((&waypoint, by(reference), vec![]), "pay.shop:81", Err(NotAdmitted::PortUnknown));
         check((&waypoint, by(reference), vec![]), "10.96.0.2:15008", Err(NotAdmitted::OwnPort));
     }
     for reference in ["other/wp.shop:15008", "@/10.1.0.99:15008", "@other/10.1.0.10:15008"] {
-        check((&waypoint, by(reference), vec![]), "10.96.0.2:80", refused);
+        check((&waypoint, by(reference), vec![]), "10.96.0.2:80", refused.clone());
         check((&waypoint, by(reference), vec![]), "pay.shop:80", Err(NotAdmitted::NotAnEndpoint));
     }
     // A canary is looked at too, and so are services that share the address.
@@ -130,13 +131,13 @@ fn a_captured_waypoint_is_asked_for_what_it_is_the_waypoint_of() {
     let destination = gateway("shop/wp.shop:15008");
     canary.weighted_waypoints = vec![WeightedWaypoint { destination, weight: 0 }];
     let sharing = service("aaa/pay.aaa", &["/10.96.0.2"], &[(80, 8080)]);
-    check((&waypoint, vec![canary, sharing, wp_service()], vec![]), "10.96.0.2:80", vip_ok);
+    check((&waypoint, vec![canary, sharing, wp_service()], vec![]), "10.96.0.2:80", vip_ok.clone());
     // A workload's waypoint, and one known by host name.
     let mut pay = pod("shop/pay-0", &["10.1.0.11"]);
     pay.waypoint = Some(gateway("shop/named.example:15008"));
     let named = Workload { hostname: Arc::from("named.example"), ..waypoint.clone() };
-    check((&named, vec![], vec![pay.clone()]), "10.1.0.11:80", vip_ok);
-    check((&waypoint, vec![], vec![pay]), "10.1.0.11:80", refused);
+    check((&named, vec![], vec![pay.clone()]), "10.1.0.11:80", vip_ok.clone());
+    check((&waypoint, vec![], vec![pay]), "10.1.0.11:80", refused.clone());
 }
 
 #[test]
@@ -290,4 +291,32 @@ fn nothing_leads_to_another_address_or_to_our_own_ports() {
     // The plain pod: 7 ports of its address and 2 of its service. The waypoint: 7 ports of 6
     // addresses, and 2 and 1 of its services.
     assert_eq!(admitted, 7 + 2 + 7 * 6 + 2 + 1);
+}
+
+#[test]
+fn on_demand_what_may_be_ours_is_asked_for() {
+    let check = |services, answered, authority: &str, expected: Result<&str, NotAdmitted>| {
+        let snapshot = mesh_on_demand(vec![cart()], services, answered);
+        let got = admit_in(&snapshot, &cart(), authority).map(|delivery| delivery.destination);
+        assert_eq!(got, expected.map(sock), "{authority}");
+    };
+    let addr = || Wanted::Addr(net_addr("/10.96.0.2"));
+    let host = |text: &str| Wanted::Host(service_key(text));
+    let unanswered = |wanted| Err(NotAdmitted::Unanswered(wanted));
+    // Its own address needs no answer.
+    check(vec![], vec![], "10.1.0.10:8080", Ok("10.1.0.10:8080"));
+    check(vec![], vec![], "10.96.0.2:80", unanswered(addr()));
+    check(vec![], vec![addr()], "10.96.0.2:80", Err(NotAdmitted::AddressMismatch));
+    let mut pay = service("shop/pay.shop", &["/10.96.0.2"], &[(80, 8080)]);
+    pay.waypoint = Some(gateway("@/10.1.0.10:15008"));
+    check(vec![pay], vec![], "10.96.0.2:80", Ok("10.1.0.10:80"));
+    // A host name is asked for in the namespaces that it can be of.
+    let own = format!("{CART}:80");
+    check(vec![], vec![], &own, unanswered(host(&key("shop", CART))));
+    check(services(), vec![], &own, Ok("10.1.0.10:8080"));
+    let other = "pay.other.svc.cluster.local";
+    let wanted = || host(&key("other", other));
+    check(vec![], vec![], &format!("{other}:80"), unanswered(wanted()));
+    check(vec![], vec![wanted()], &format!("{other}:80"), Err(NotAdmitted::HostnameUnknown));
+    check(vec![], vec![], "pay.example:80", Err(NotAdmitted::HostnameUnknown));
 }

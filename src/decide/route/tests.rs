@@ -1,7 +1,10 @@
 use std::collections::BTreeMap;
 
 use super::*;
-use crate::model::fixtures::{balanced, endpoint_of, gateway, id, ip, mesh, pod, service, sock};
+use crate::model::fixtures::{
+    balanced, endpoint_of, gateway, id, ip, mesh, mesh_on_demand, net_addr, pod, service,
+    service_key, sock,
+};
 use crate::model::{
     ApplicationTunnel, ClientAddr, IpFamilies, LoadBalancerMode, NetworkMode, OrigDst,
     TunnelProtocol, Visibility, WeightedWaypoint,
@@ -505,4 +508,57 @@ fn a_tunnel_always_has_somebody_to_expect() {
         };
         assert!(!expected.is_empty(), "{target}");
     }
+}
+
+/// What nobody has asked for is not what is not there: neither passed through in plain text nor
+/// passed by.
+#[test]
+fn on_demand_what_is_not_answered_is_asked_for() {
+    let addr = |text: &str| Wanted::Addr(net_addr(text));
+    let host = |text: &str| Wanted::Host(service_key(text));
+    let meshed = |reference: &str| Workload { waypoint: Some(gateway(reference)), ..cart() };
+    let check = |workloads, services, answered, expected: Result<&str, Wanted>| {
+        let snapshot = mesh_on_demand(workloads, services, answered);
+        match (route_from(&web(), &snapshot, "10.1.0.10:8080", 1), expected) {
+            (Ok(Route::Passthrough { .. }), Ok("plain")) => {}
+            (Ok(Route::Tunnel(route)), Ok(hop)) => assert_eq!(route.hop.0, sock(hop)),
+            (got, Err(wanted)) => assert_eq!(got, Err(Refusal::Unanswered(wanted))),
+            (got, Ok(way)) => panic!("{got:?}, not {way}"),
+        }
+    };
+    let target = || addr("/10.1.0.10");
+    check(vec![], vec![], vec![], Err(target()));
+    check(vec![], vec![], vec![addr("/10.1.0.11"), addr("other/10.1.0.10")], Err(target()));
+    check(vec![], vec![], vec![target()], Ok("plain"));
+    check(vec![cart()], vec![], vec![], Ok("10.1.0.10:15008"));
+    // A range that somebody else was answered with says nothing of this address.
+    let mut range = passthrough("shop/range.shop", &[]);
+    range.cidr_vips = vec![(Arc::from(""), "10.1.0.0/16".parse().unwrap())];
+    check(vec![], vec![range.clone()], vec![], Err(target()));
+    check(vec![], vec![range], vec![target()], Ok("plain"));
+    // A service is known to whoever may not use it too.
+    let hidden = Service {
+        visibility: Visibility::Namespace,
+        ..service("other/web.other", &["/10.1.0.10"], &[(8080, 80)])
+    };
+    check(vec![], vec![hidden], vec![], Ok("plain"));
+    // A waypoint or a gateway that nobody has asked for.
+    for (reference, wanted) in
+        [("shop/wp.shop:15008", host("shop/wp.shop")), ("@/10.96.0.9:15008", addr("/10.96.0.9"))]
+    {
+        check(vec![meshed(reference)], vec![], vec![], Err(wanted.clone()));
+        let known = vec![meshed(reference), waypoint()];
+        check(known, vec![waypoint_service()], vec![], Ok("10.1.0.20:15008"));
+        let snapshot = mesh_on_demand(vec![meshed(reference)], vec![], vec![wanted]);
+        let got = route_from(&web(), &snapshot, "10.1.0.10:8080", 1);
+        assert_eq!(got, Err(Refusal::WaypointUnknown));
+    }
+    let far = Workload {
+        network: Arc::from("far"),
+        network_gateway: Some(gateway("istio-system/gw.istio:15008")),
+        ..cart()
+    };
+    let snapshot = mesh_on_demand(vec![far], vec![cart_service()], vec![]);
+    let got = route_from(&web(), &snapshot, "10.96.0.1:80", 1);
+    assert_eq!(got, Err(Refusal::Unanswered(host("istio-system/gw.istio"))));
 }

@@ -199,6 +199,7 @@ fn removals_come_after_updates() {
         workloads_removed: vec![Arc::from("k//Pod/n/p")],
         services_removed: vec![service_key("n/a.example")],
         policies_removed: vec![policy_key("n/x")],
+        ..Delta::default()
     };
     assert!(!delta.is_empty());
     assert!(Delta::default().is_empty());

@@ -27,7 +27,9 @@ use crate::creds::{
     Credentials, IssueError, IssueErrorKind, IssueRequest, Issued, Issuer, Keeper, Settings,
 };
 use crate::model::fixtures::pod;
-use crate::model::{ClientAddr, Delta, PodName, Policy, PolicyKey, Publisher, View, Workload};
+use crate::model::{
+    ClientAddr, Delta, Lookups, PodName, Policy, PolicyKey, Publisher, View, Wanted, Workload,
+};
 use crate::report::Report;
 use crate::report::metrics::Metrics;
 use crate::sys::clock::Clock;
@@ -44,6 +46,8 @@ pub(super) const HBONE: u16 = 15008;
 pub(super) struct World {
     number: u8,
     publisher: Publisher,
+    /// What the proxies ask for, if the mesh is one that is asked for one by one.
+    pub(super) lookups: Option<Lookups>,
     pub(super) near: Proxy,
     pub(super) far: Proxy,
     pub(super) tasks: JoinSet<()>,
@@ -69,17 +73,40 @@ pub(super) fn run<F: Future<Output = ()>>(
     limits: Limits,
     test: impl FnOnce(World) -> F,
 ) {
+    let (publisher, view) = Publisher::new();
+    run_in((publisher, view, None), number, limits, test);
+}
+
+/// The same with a mesh that is asked for one by one.
+pub(super) fn run_on_demand<F: Future<Output = ()>>(
+    number: u8,
+    limits: Limits,
+    test: impl FnOnce(World) -> F,
+) {
+    let (publisher, view, lookups) = Publisher::on_demand();
+    run_in((publisher, view, Some(lookups)), number, limits, test);
+}
+
+fn run_in<F: Future<Output = ()>>(
+    mesh: (Publisher, View, Option<Lookups>),
+    number: u8,
+    limits: Limits,
+    test: impl FnOnce(World) -> F,
+) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let test = async {
-        let test = async { test(World::new(number, limits)).await };
+        let test = async { test(World::new(mesh, number, limits)).await };
         tokio::time::timeout(HANG, test).await.expect("the test hangs");
     };
     runtime.block_on(LocalSet::new().run_until(test));
 }
 
 impl World {
-    fn new(number: u8, limits: Limits) -> Self {
-        let (publisher, view) = Publisher::new();
+    fn new(
+        (publisher, view, lookups): (Publisher, View, Option<Lookups>),
+        number: u8,
+        limits: Limits,
+    ) -> Self {
         let dir = Dir::new();
         let mut tasks = JoinSet::new();
         let opener = Opener::start_at_home(OpenerConfig {
@@ -98,7 +125,7 @@ impl World {
         };
         let near = proxy(&mut tasks, "front/web");
         let far = proxy(&mut tasks, "shop/cart");
-        Self { number, publisher, near, far, tasks, _dir: dir }
+        Self { number, publisher, lookups, near, far, tasks, _dir: dir }
     }
 
     fn address(&self, host: u8, port: u16) -> SocketAddr {
@@ -126,6 +153,11 @@ impl World {
         let [web, mut cart] = self.workloads();
         cart.authorization_policies = named.to_vec();
         self.publish(Delta { workloads: vec![web, cart], ..Delta::default() });
+    }
+
+    /// What a proxy asks for next.
+    pub(super) async fn wanted(&mut self) -> Wanted {
+        self.lookups.as_mut().unwrap().recv().await.unwrap()
     }
 
     pub(super) fn publish(&mut self, delta: Delta) {

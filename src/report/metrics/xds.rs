@@ -19,6 +19,9 @@ pub struct XdsMetrics {
     pub snapshot_saved_seconds: Gauge,
     /// Times that failed, or that what was saved could not be used.
     pub snapshot_errors: Counter,
+    /// Questions to the control plane that are remembered, where it is asked one by one.
+    pub lookups: Gauge,
+    looked_up: Labelled<Counter>,
     messages: Labelled<Counter>,
     bytes: Labelled<Counter>,
     nacks: Labelled<Counter>,
@@ -53,6 +56,11 @@ impl XdsMetrics {
         self.nacks.get_or_create(&[("url", url)]).inc();
     }
 
+    /// Counts questions to the control plane that ended. The outcome is a word of ours.
+    pub fn looked_up(&self, outcome: &'static str, count: u64) {
+        self.looked_up.get_or_create(&[("outcome", outcome)]).inc_by(count);
+    }
+
     /// How many resources of a type are rejected now.
     pub fn rejected(&self, url: &'static str, count: usize) {
         let count = i64::try_from(count).unwrap_or(i64::MAX);
@@ -85,6 +93,16 @@ impl XdsMetrics {
             "adit_xds_rejected_resources",
             "Resources whose newest version is rejected",
             self.rejected.clone(),
+        );
+        registry.register(
+            "adit_xds_lookups",
+            "Questions to the control plane that are remembered",
+            self.lookups.clone(),
+        );
+        registry.register(
+            "adit_xds_lookups_ended",
+            "Questions to the control plane that ended",
+            self.looked_up.clone(),
         );
         registry.register(
             "adit_xds_connected",

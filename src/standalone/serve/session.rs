@@ -110,8 +110,9 @@ impl Session {
             return Err(Refusal::TooMany);
         }
         let Some(subscription) = self.streams.get_mut(&kind) else {
-            self.streams.insert(kind, Subscription::first(request));
-            let change = self.change(kind, catalogue, BTreeSet::new());
+            let (subscription, asked) = Subscription::first(request);
+            self.streams.insert(kind, subscription);
+            let change = self.change(kind, catalogue, asked);
             return Ok(Some(self.respond(kind, catalogue, change)));
         };
         subscription.hear(&request);
@@ -237,21 +238,29 @@ impl Change {
 }
 
 impl Subscription {
-    /// From the first request of a kind: what is asked for, and what the client has already.
-    fn first(request: DeltaDiscoveryRequest) -> Self {
+    /// From the first request of a kind: what is subscribed to, what the client has already, and
+    /// what is answered in any case.
+    fn first(request: DeltaDiscoveryRequest) -> (Self, BTreeSet<String>) {
         let all = |names: &[String]| names.iter().any(|name| name == ALL);
         let (asked, dropped) =
             (&request.resource_names_subscribe, &request.resource_names_unsubscribe);
         let wildcard = asked.is_empty() || (all(asked) && !all(dropped));
         let mut keys: BTreeSet<String> =
             asked.iter().filter(|name| *name != ALL).cloned().collect();
-        if !wildcard {
-            keys.extend(request.initial_resource_versions.keys().cloned());
+        let mut answered = keys.clone();
+        let mut sent = BTreeMap::new();
+        for (name, version) in request.initial_resource_versions {
+            if !wildcard {
+                keys.insert(name.clone());
+            }
+            // An empty version: it was asked for, by whatever name, and never came.
+            if version.is_empty() && !wildcard {
+                answered.insert(name);
+            } else {
+                sent.insert(name.into(), version.into());
+            }
         }
-        let sent = request.initial_resource_versions.into_iter();
-        // An empty version is of something that the client asked for and never got.
-        let sent = sent.map(|(name, version)| (name.into(), version.into())).collect();
-        Self { wildcard, keys, sent, ..Self::default() }
+        (Self { wildcard, keys, sent, ..Self::default() }, answered)
     }
 
     /// Takes what a request says of an earlier response.

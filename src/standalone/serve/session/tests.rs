@@ -180,6 +180,26 @@ fn on_demand_only_what_is_asked_for() {
 }
 
 #[test]
+fn what_a_client_waited_for_is_answered_on_the_next_stream() {
+    let first = catalogue(1, &[A, B], "1");
+    let has = first.entries(ResourceType::Address)["a"].version.to_string();
+    let versions = [("a", has.as_str()), ("/10.0.0.2", ""), ("/10.9.9.9", ""), ("gone", "1")];
+    let versions = versions.map(|(name, version)| (name.to_owned(), version.to_owned()));
+    let again = DeltaDiscoveryRequest {
+        resource_names_unsubscribe: vec!["*".to_owned()],
+        initial_resource_versions: versions.into(),
+        ..named(ADDRESS, &["*"])
+    };
+    let mut session = Session::default();
+    assert_eq!(receive(&mut session, again, &first), "b - /10.9.9.9 gone");
+    // What the client has not been told of by the name that it asked for comes with the address.
+    let moved: Pod<'_> = ("c", [10, 9, 9, 9], "node-c", "other/web");
+    let later = catalogue(2, &[A, B, moved], "1");
+    let updates: Vec<String> = session.update(&later).iter().map(show).collect();
+    assert_eq!(updates, ["c - "]);
+}
+
+#[test]
 fn names_are_bounded() {
     let names: Vec<String> = (0..=NAMES_MAX).map(|n| n.to_string()).collect();
     let many = DeltaDiscoveryRequest { resource_names_subscribe: names, ..request(ADDRESS) };

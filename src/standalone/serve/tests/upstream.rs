@@ -112,6 +112,7 @@ fn follow(world: &World, node: &str) -> (View, JoinSet<()>) {
             metadata: [("NODE_NAME".to_owned(), node.into())].into(),
         },
         publisher,
+        lookups: None,
         metrics: XdsMetrics::default(),
         clock: Clock::system(),
         rng: fastrand::Rng::new(),
