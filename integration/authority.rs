@@ -41,13 +41,19 @@ fn late_authority() -> Outcome {
     for node in ["a", "b"] {
         ask_authority(&mut world, node, node)?;
     }
-    world.wait_ready()?;
     for (node, id) in [("a", WEB_ID), ("b", CART_ID)] {
-        // Nobody listens yet, and the proxy is ready all the same.
+        // Nobody listens yet.
         until("there is no certificate", || Ok(state(&world, node, id)?.starts_with("Unavail")))?;
+    }
+    // Everything else is there, and what is not is named.
+    for node in ["a", "b"] {
+        let answer = || world.proxy(node).get(15_021, "/healthz/ready").err();
+        let text = || answer().map(|error| error.to_string()).unwrap_or_default();
+        until("only an identity is missing", || Ok(text().ends_with("pending: identity")))?;
     }
     world.write_manifests("")?;
     world.start_control()?;
+    world.wait_ready()?;
     for (node, id) in [("a", WEB_ID), ("b", CART_ID)] {
         until("there is a certificate", || Ok(state(&world, node, id)? == "Available"))?;
         let gauge = world.metric(node, "adit_development_ca")?;

@@ -50,7 +50,7 @@ fn hand_over() -> Outcome {
     hand_over_pod(&session, world.pod("cart"))?.during("the proxy refuses")?;
     let body = readiness(&world)?;
     ensure!(
-        body == "status 500: not ready, pending: workload proxy manager",
+        body == "status 500: not ready, pending: identity, workload proxy manager",
         "before the snapshot: {body}"
     );
     session.order(&snapshot_sent(), &[])?;

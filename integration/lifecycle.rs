@@ -74,9 +74,9 @@ fn readiness() -> Outcome {
     world.agents.get_mut("b").ok_or("no agent")?.stop();
     world.start_proxy_at(("b", "spare"), "spare", &[("LOCAL_XDS_PATH", &text)])?;
     let missing = |names: &str| format!("status 500: not ready, pending: {names}");
-    wait_page(&world, "spare", &missing("state manager, workload proxy manager"))?;
+    wait_page(&world, "spare", &missing("identity, state manager, workload proxy manager"))?;
     fs::write(&config, world.config_text()).during("writing the configuration")?;
-    wait_page(&world, "spare", &missing("workload proxy manager"))?;
+    wait_page(&world, "spare", &missing("identity, workload proxy manager"))?;
     world.agents.get_mut("b").ok_or("no agent")?.restart().during("the agent")?;
     wait_page(&world, "spare", "ready\n")?;
     // Without its agent it is not ready any more.

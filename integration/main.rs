@@ -17,6 +17,7 @@ mod lab_parts;
 mod ledger;
 mod lifecycle;
 mod networks;
+mod revocation;
 mod rootless;
 mod settings;
 mod sys_opener;
@@ -56,6 +57,7 @@ const MODULES: &[(&str, Needs, Tests)] = &[
     ("lifecycle", Needs::Namespaces, lifecycle::TESTS),
     ("settings", Needs::Namespaces, settings::TESTS),
     ("ledger", Needs::Namespaces, ledger::TESTS),
+    ("revocation", Needs::Namespaces, revocation::TESTS),
     ("authority", Needs::Namespaces, authority::TESTS),
     ("control_plane", Needs::Namespaces, control_plane::TESTS),
 ];

@@ -15,7 +15,10 @@ use crate::config::{CertificateSource, Config, MeshSource, Mode, OriginalSource}
 use crate::control::file::FileSource;
 use crate::control::stream::{XdsParts, XdsSource, XdsStatus};
 use crate::creds::devca::{DevCa, DevCaError};
-use crate::creds::{Connector, Credentials, Issuer, IstioCa, Keeper, Settings};
+use crate::creds::{
+    Connector, Credentials, Issuer, IstioCa, Keeper, RevocationFile, RevocationStatus, Settings,
+    revocations,
+};
 use crate::lifecycle::{Exit, Stop};
 use crate::model::{Lookups, Publisher, View};
 use crate::path::{Handles, PodHost};
@@ -61,6 +64,8 @@ struct House {
     host: PodHost,
     /// Where the stream from the control plane stands, if there is one.
     control_plane: Option<watch::Receiver<XdsStatus>>,
+    /// Where the file of revocation lists stands, if there is one.
+    revocation: Option<watch::Receiver<RevocationStatus>>,
     /// The control thread's long-lived tasks.
     tasks: JoinSet<()>,
 }
@@ -96,7 +101,7 @@ fn build(config: Config, clock: Clock, log: Log) -> Result<House, AppError> {
     let (publisher, view, lookups) = mesh(&config);
     metrics.watch_mesh(view.clone());
     let opener = start_opener(&config).map_err(system("start the opener"))?;
-    let (keeper, credentials) = certificates(&config, &clock, &metrics)?;
+    let (keeper, credentials, lists) = certificates(&config, &clock, &metrics)?;
     let report = Report::new(Arc::clone(&metrics), clock.clone());
     let handles = Handles {
         view: view.clone(),
@@ -108,6 +113,10 @@ fn build(config: Config, clock: Clock, log: Log) -> Result<House, AppError> {
     let host = PodHost::new(&config, handles).map_err(system("start the workers"))?;
     let mut tasks = JoinSet::new();
     tasks.spawn_local(keeper.run());
+    let revocation = lists.as_ref().map(RevocationFile::status);
+    if let Some(lists) = lists {
+        tasks.spawn_local(lists.run());
+    }
     let parts = (publisher, lookups, &metrics, &clock, readiness.task("state manager"));
     let control_plane = mesh_source(&config, parts, &mut tasks)?;
     let config = Arc::new(config);
@@ -122,6 +131,7 @@ fn build(config: Config, clock: Clock, log: Log) -> Result<House, AppError> {
         report,
         host,
         control_plane,
+        revocation,
         tasks,
     })
 }
@@ -248,7 +258,7 @@ fn certificates(
     config: &Config,
     clock: &Clock,
     metrics: &Arc<Metrics>,
-) -> Result<(Keeper, Credentials), AppError> {
+) -> Result<(Keeper, Credentials, Option<RevocationFile>), AppError> {
     let settings = settings(config);
     let issuer: Arc<dyn Issuer> = match &config.identity.certificates_from {
         None => return Err(AppError::NoCa),
@@ -264,10 +274,16 @@ fn certificates(
         }
     };
     let (keeper, credentials) = Keeper::new(settings, issuer, clock.clone());
-    let keeper = keeper.counting(metrics.certificates.clone());
+    let mut keeper = keeper.counting(metrics.certificates.clone());
+    let mut lists = None;
+    if let Some(config) = &config.identity.revocation {
+        let (revocations, file) = revocations(config, metrics.revocation.clone(), clock);
+        keeper = keeper.looking_up(revocations);
+        lists = Some(file);
+    }
     let inventory = credentials.clone();
     metrics.watch_certificates(move || dumps::expiries(&inventory));
-    Ok((keeper, credentials))
+    Ok((keeper, credentials, lists))
 }
 
 /// Ready once a configuration was published; never withdrawn.
@@ -281,6 +297,7 @@ async fn state_manager<S>(mut status: watch::Receiver<S>, loaded: fn(&S) -> bool
 fn serve_pods(house: &mut House) -> Option<Listing> {
     let host = house.host.clone();
     let mut view = house.view.clone();
+    let (issued, identity) = (house.credentials.issued(), house.readiness.task("identity"));
     // Nothing is served before the mesh is known (spec xds 6).
     let known = async move {
         while view.load().generation() == 0 {
@@ -297,6 +314,7 @@ fn serve_pods(house: &mut House) -> Option<Listing> {
                 pods::serve_one(&host, pod).await;
                 task.ready();
             });
+            house.tasks.spawn_local(first_identity(issued, std::future::pending(), identity));
             None
         }
         Mode::Shared { agent_socket } => {
@@ -308,9 +326,32 @@ fn serve_pods(house: &mut House) -> Option<Listing> {
                 known.await;
                 feed.run().await;
             });
+            let empty = no_pods(status.clone());
+            house.tasks.spawn_local(first_identity(issued, empty, identity));
             house.tasks.spawn_local(follow_pods(status, task, Arc::clone(&house.metrics)));
             Some(listing)
         }
+    }
+}
+
+/// Ready once a certificate was issued, or there is nobody who needs one; never withdrawn.
+async fn first_identity(
+    mut issued: watch::Receiver<bool>,
+    nobody: impl Future<Output = ()>,
+    task: Task,
+) {
+    tokio::select! {
+        biased;
+        issued = issued.wait_for(|issued| *issued) => if issued.is_err() { return },
+        () = nobody => {}
+    }
+    task.ready();
+}
+
+/// Ends when the agent has said that there are no pods.
+async fn no_pods(mut status: watch::Receiver<PodsStatus>) {
+    if status.wait_for(|status| status.ready() && status.active == 0).await.is_err() {
+        std::future::pending().await
     }
 }
 

@@ -9,6 +9,7 @@ mod env;
 mod mesh_file;
 mod mesh_source;
 mod parts;
+mod revocation;
 mod upstream;
 mod values;
 mod workers;
@@ -31,6 +32,7 @@ pub(crate) use env::shown;
 
 pub use authority::{CertificateSource, DevelopmentCa};
 pub use mesh_source::{MeshSource, XdsConfig, XdsNode, XdsSnapshot};
+pub use revocation::{RevocationConfig, UnknownRevocation};
 pub use upstream::{AddressError, ServerAddress, Token, TrustRoot, Upstream};
 
 /// Everything the proxy was told at start.
@@ -152,6 +154,8 @@ pub struct IdentityConfig {
     pub certificate_ttl: Duration,
     /// Only the post-quantum hybrid key exchange.
     pub pqc_only: bool,
+    /// Revocation lists, if peers are to be looked up in any.
+    pub revocation: Option<RevocationConfig>,
 }
 
 /// A configuration that does not come from a control plane.

@@ -4,7 +4,7 @@ use std::fs;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use adit::cli::lab::Pod;
 use adit::sys::clock::Clock;
@@ -12,8 +12,9 @@ use bytes::Bytes;
 use h2::client::SendRequest;
 use http::{HeaderMap, Method, Request, Uri};
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
-    Issuer, KeyPair, SanType,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, DistinguishedName,
+    DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod, KeyPair, RevokedCertParams,
+    SanType, SerialNumber,
 };
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, aws_lc_rs::default_provider};
@@ -104,8 +105,39 @@ impl Pki {
     }
 
     /// A certificate valid between two times, seconds from now.
-    pub(crate) fn issue_for(&self, uris: &[&str], (from, to): (i64, i64)) -> Outcome<Shown> {
+    pub(crate) fn issue_for(&self, uris: &[&str], valid: (i64, i64)) -> Outcome<Shown> {
+        self.issue_as(uris, valid, fastrand::u64(1..))
+    }
+
+    /// A list of revoked serial numbers, good for an hour; DER.
+    pub(crate) fn revokes(&self, serials: &[u128]) -> Outcome<Vec<u8>> {
+        let revoked = |serial: &u128| RevokedCertParams {
+            serial_number: SerialNumber::from_slice(&serial.to_be_bytes()),
+            revocation_time: at(-HOUR).into(),
+            reason_code: None,
+            invalidity_date: None,
+        };
+        let params = CertificateRevocationListParams {
+            this_update: at(-HOUR).into(),
+            next_update: at(HOUR).into(),
+            crl_number: 1_u64.into(),
+            issuing_distribution_point: None,
+            revoked_certs: serials.iter().map(revoked).collect(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        let list = params.signed_by(&self.issuer).during("a list")?;
+        Ok(list.der().to_vec())
+    }
+
+    /// The same with this serial number.
+    pub(crate) fn issue_as(
+        &self,
+        uris: &[&str],
+        (from, to): (i64, i64),
+        serial: u64,
+    ) -> Outcome<Shown> {
         let mut params = CertificateParams::default();
+        params.serial_number = Some(serial.into());
         params.distinguished_name = DistinguishedName::new();
         for uri in uris {
             let uri = (*uri).try_into().during("a URI")?;
@@ -114,16 +146,18 @@ impl Pki {
         params.is_ca = IsCa::ExplicitNoCa;
         params.extended_key_usages =
             vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
-        let now = Clock::system().wall();
-        let at = |seconds: i64| {
-            let shift = Duration::from_secs(seconds.unsigned_abs());
-            if seconds < 0 { now - shift } else { now + shift }
-        };
         (params.not_before, params.not_after) = (at(from).into(), at(to).into());
         let key = KeyPair::generate().during("making a key")?;
         let leaf = params.signed_by(&key, &self.issuer).during("issuing")?;
         Ok(Shown { chain: vec![leaf.der().clone()], key: PrivateKeyDer::from(key) })
     }
+}
+
+/// Wall time, `seconds` from now.
+fn at(seconds: i64) -> SystemTime {
+    let now = Clock::system().wall();
+    let shift = Duration::from_secs(seconds.unsigned_abs());
+    if seconds < 0 { now - shift } else { now + shift }
 }
 
 /// How a peer speaks TLS: what it shows, what it offers.

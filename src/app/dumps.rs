@@ -19,8 +19,10 @@ pub(super) fn closure(
     let version = version::of_binary(house.config.istio_version.as_deref());
     let config = house.config.dump();
     let control_plane = house.control_plane.clone();
+    let revocation = house.revocation.clone();
     Box::new(move || {
         let control_plane = control_plane.as_ref().map(|status| status.borrow().dump());
+        let revocation = revocation.as_ref().map(|status| status.borrow().dump());
         let listed = pods.as_ref().map(|pods| {
             let pods = pods.lock().unwrap_or_else(PoisonError::into_inner);
             let state = |(uid, name, up): &(_, _, _)| PodState {
@@ -36,6 +38,7 @@ pub(super) fn closure(
             pods: listed.as_deref(),
             connections: &report.connections(),
             control_plane: control_plane.as_ref(),
+            revocation: revocation.as_ref(),
             version: &version,
             config: &config,
         })

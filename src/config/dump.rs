@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::{
     CertificateSource, Config, DataPathConfig, IdentityConfig, LocalSource, MeshSource, Mode,
-    OriginalSource, Token, Upstream, XdsSnapshot,
+    OriginalSource, Token, UnknownRevocation, Upstream, XdsSnapshot,
 };
 
 impl Config {
@@ -98,6 +98,13 @@ fn identity(config: &IdentityConfig) -> Value {
         "ca": server,
         "certificateTtl": text(config.certificate_ttl),
         "pqcOnly": config.pqc_only,
+        "revocation": config.revocation.as_ref().map(|config| json!({
+            "path": config.path.display().to_string(),
+            "unknown": match config.unknown {
+                UnknownRevocation::Allow => "allow",
+                UnknownRevocation::Refuse => "refuse",
+            },
+        })),
     })
 }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::env::Env;
 use super::mesh_file::ProxyConfig;
+use super::revocation::revocation;
 use super::values::{duration, duration_within, number};
 use super::{
     CertificateSource, DataPathConfig, IdentityConfig, Keepalive, LogConfig, Mode, NodeConfig,
@@ -160,6 +161,7 @@ pub(super) fn identity(
         certificates_from,
         certificate_ttl: env.value("SECRET_TTL", ttl).unwrap_or(CERTIFICATE_TTL_DEFAULT),
         pqc_only: pqc_only.unwrap_or(false),
+        revocation: revocation(env),
     }
 }
 
@@ -219,11 +221,6 @@ pub(super) fn absent(env: &mut Env<'_>, proxy: &ProxyConfig) {
     }
     if env.switch("UNSTABLE_ENABLE_SOCKS5", false) {
         env.wrong("UNSTABLE_ENABLE_SOCKS5", "this version has no SOCKS5 listener");
-    }
-    if env.text("CRL_PATH").is_some() {
-        let text = "this version does not check revocation, and revoked peers must not be \
-            let in; unset it to go on without";
-        env.wrong("CRL_PATH", text);
     }
     let dns = proxy.metadata(env, "DNS_CAPTURE");
     let dns_on = dns.as_ref().map(|text| text.eq_ignore_ascii_case("true"));

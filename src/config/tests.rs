@@ -76,6 +76,7 @@ fn the_defaults_are_those_of_the_specification() {
                 "ca": null,
                 "certificateTtl": "86400s",
                 "pqcOnly": false,
+                "revocation": null,
             },
             "localSource": {"path": "/mesh.yaml"},
             "xds": null,
@@ -123,6 +124,9 @@ fn each_variable_arrives_in_its_place() {
     check("IPV6_ENABLED", "false", "/servers/stats", json!("0.0.0.0:15020"));
     check("SECRET_TTL", "1h", "/identity/certificateTtl", json!("3600s"));
     check("COMPLIANCE_POLICY", "pqc", "/identity/pqcOnly", json!(true));
+    let revocation = json!({"path": "/crl.pem", "unknown": "allow"});
+    check("CRL_PATH", "/crl.pem", "/identity/revocation", revocation);
+    check("CRL_PATH", "", "/identity/revocation", json!(null));
     check("RUST_LOG", "access=debug", "/log/filter", json!("access=debug"));
     check("LOG_FORMAT", "json", "/log/json", json!(true));
     check("AUTHZ_POLICY_INFO_LOGGING", "true", "/log/policyDecisionsAtInfo", json!(true));
@@ -166,7 +170,7 @@ fn what_cannot_be_used_is_refused_by_name() {
     check("DEV_CA_DIR", "relative/ca");
     // Parts that are not there.
     check("COMPLIANCE_POLICY", "fips-140-2");
-    check("CRL_PATH", "/crl.pem");
+    check("CRL_UNKNOWN", "perhaps");
     check("UNSTABLE_ENABLE_SOCKS5", "true");
     check("ENABLE_PROXY", "false");
     check("TLS12_ENABLED", "true");
@@ -492,5 +496,7 @@ fn what_should_be_known_is_a_warning() {
     check(&[("XDS_ON_DEMAND", "true")], &[]);
     check(&[("ISTIO_META_DNS_CAPTURE", "True")], &["ISTIO_META_DNS_CAPTURE"]);
     check(&[("ISTIO_META_DNS_CAPTURE", "false")], &[]);
+    check(&[("CRL_UNKNOWN", "refuse")], &["CRL_UNKNOWN"]);
+    check(&[("CRL_UNKNOWN", "refuse"), ("CRL_PATH", "/crl.pem")], &[]);
     check(&[("PREFERED_SERVICE_NAMESPACE", "x")], &["PREFERED_SERVICE_NAMESPACE"]);
 }

@@ -33,6 +33,7 @@ use tokio_rustls::TlsConnector;
 use tonic::body::Body;
 use tonic::codegen::Service;
 
+use super::files::small_text;
 use super::keeper::Settings;
 use super::tls::{Tls, explain, negotiated_h2, tls_error};
 use crate::config::{ServerAddress, Token, Upstream};
@@ -242,7 +243,7 @@ fn bearer(token: &Token) -> Result<HeaderValue, ChannelError> {
         Token::Text(text) => (text.clone(), "AUTH_TOKEN".to_owned()),
         Token::File(path) => {
             let from = path.display().to_string();
-            let text = trust::small_file(path, TOKEN_BYTES_MAX).map_err(|error| {
+            let text = small_text(path, TOKEN_BYTES_MAX).map_err(|error| {
                 ChannelError::TokenUnreadable { from: from.clone(), reason: error.to_string() }
             })?;
             (text, from)

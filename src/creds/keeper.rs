@@ -10,6 +10,7 @@ use tracing::{debug, info, warn};
 use super::issuer::{IssueError, IssueErrorKind, IssueRequest, Issuer};
 use super::keys::PrivateKey;
 use super::material::Material;
+use super::revocation::Revocations;
 use super::rota::{Fetch, Now, Priority, Rota, Ticket};
 use super::store::{Credentials, Shared, Slot};
 use super::tls::Tls;
@@ -70,6 +71,13 @@ impl Keeper {
     #[must_use]
     pub fn counting(mut self, counted: CertificateMetrics) -> Self {
         self.counted = counted;
+        self
+    }
+
+    /// The same, with peers looked up in revocation lists.
+    #[must_use]
+    pub fn looking_up(mut self, revocations: Arc<Revocations>) -> Self {
+        self.tls.look_up(revocations);
         self
     }
 
@@ -149,6 +157,7 @@ impl Keeper {
                 self.counted.issued.inc();
                 if let Some(slot) = self.known.get(&identity) {
                     slot.publish(material, now.wall);
+                    self.shared.has_issued();
                 }
             }
             Err(error) => {

@@ -9,12 +9,14 @@ use arc_swap::ArcSwap;
 use rustls::client::danger::ServerCertVerifier;
 use rustls::server::danger::ClientCertVerifier;
 use rustls::sign::CertifiedKey;
-use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::CertificateDer;
 use x509_parser::time::ASN1Time;
 
 use super::issuer::Issued;
 use super::keys::{HandshakeKey, PrivateKey};
+use super::revocation::{PeerRole, Peers};
+use super::store::{ClientTls, ServerTls};
 use super::tls::{Tls, explain, unix_time, unsent_server_name};
 use crate::wire::spiffe::Identity;
 
@@ -41,11 +43,13 @@ pub(super) struct Material {
     /// When the chain is valid.
     pub(super) validity: Validity,
     /// For tunnels that arrive.
-    pub(super) server: Arc<ServerConfig>,
+    pub(super) server: ServerTls,
     tls: Tls,
     anchors: Arc<RootCertStore>,
     client: ClientConfig,
     clients: ArcSwap<ClientConfigs>,
+    /// Whom the client configurations let in.
+    servers: Peers,
 }
 
 type ClientConfigs = HashMap<Arc<[Identity]>, Arc<ClientConfig>>;
@@ -106,20 +110,28 @@ impl Material {
             .server(Arc::clone(&certified), Arc::clone(&anchors), trust_domain)
             .map_err(refused)?;
         let client = tls.client(certified, Arc::clone(&anchors)).map_err(refused)?;
+        let peers = |role| tls.peers(&anchors, role);
+        let server = ServerTls { config: Arc::new(server), peers: peers(PeerRole::Client) };
+        let servers = peers(PeerRole::Server);
         Ok(Self {
             chain,
             roots,
             validity,
-            server: Arc::new(server),
+            server,
             tls: tls.clone(),
             anchors,
             client,
             clients: ArcSwap::default(),
+            servers,
         })
     }
 
     /// The configuration for tunnels to one of `expected`: made at the first call, then shared.
-    pub(super) fn client(&self, expected: &[Identity]) -> Arc<ClientConfig> {
+    pub(super) fn client(&self, expected: &[Identity]) -> ClientTls {
+        ClientTls { config: self.client_config(expected), peers: self.servers.clone() }
+    }
+
+    fn client_config(&self, expected: &[Identity]) -> Arc<ClientConfig> {
         if let Some(config) = self.clients.load().get(expected) {
             return Arc::clone(config);
         }
@@ -205,15 +217,15 @@ mod tests {
         let issued = Issued { chain, roots: vec![ca.der.clone()] };
         let material = Material::validated(issued, key, &id, (&default_tls(), at(0))).unwrap();
         let list = |n: usize| [Identity::new("td", "ns", format!("sa{n}"))];
-        let first = material.client(&list(0));
+        let first = material.client_config(&list(0));
         for n in 0..CLIENT_CONFIGS_MAX {
-            material.client(&list(n));
+            material.client_config(&list(n));
         }
         assert_eq!(material.clients.load().len(), CLIENT_CONFIGS_MAX);
-        assert!(Arc::ptr_eq(&first, &material.client(&list(0))));
-        material.client(&list(CLIENT_CONFIGS_MAX));
+        assert!(Arc::ptr_eq(&first, &material.client_config(&list(0))));
+        material.client_config(&list(CLIENT_CONFIGS_MAX));
         assert_eq!(material.clients.load().len(), 1);
-        material.client(&list(0));
+        material.client_config(&list(0));
         assert_eq!(material.clients.load().len(), 2);
     }
 

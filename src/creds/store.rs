@@ -9,10 +9,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::SystemTime;
 
+use rustls::{ClientConfig, ServerConfig};
 use rustls_pki_types::CertificateDer;
 use tokio::sync::{Notify, watch};
 
 use super::material::Material;
+use super::revocation::Peers;
 use crate::sys::clock::Clock;
 use crate::wire::spiffe::Identity;
 
@@ -20,6 +22,24 @@ use crate::wire::spiffe::Identity;
 #[derive(Clone, Debug)]
 pub struct Credentials {
     pub(super) shared: Arc<Shared>,
+}
+
+/// The TLS configuration for tunnels that arrive, and how those are looked at again who came in.
+#[derive(Clone, Debug)]
+pub struct ServerTls {
+    /// For the handshake.
+    pub config: Arc<ServerConfig>,
+    /// For afterwards.
+    pub peers: Peers,
+}
+
+/// The TLS configuration for tunnels that we open, and how those are looked at again who answered.
+#[derive(Clone, Debug)]
+pub struct ClientTls {
+    /// For the handshake.
+    pub config: Arc<ClientConfig>,
+    /// For afterwards.
+    pub peers: Peers,
 }
 
 /// Why there is no TLS configuration for an identity.
@@ -78,6 +98,8 @@ pub(super) struct Shared {
     /// Wakes the keeper after a change.
     pub(super) wake: Notify,
     stopped: AtomicBool,
+    /// A certificate was published once.
+    issued: watch::Sender<bool>,
     pub(super) clock: Clock,
 }
 
@@ -109,11 +131,8 @@ impl Credentials {
     ///
     /// Waits while the first certificate is being fetched. Fails at once for an identity that
     /// nobody holds, for one whose fetch failed (and has it tried again soon), and after expiry.
-    pub async fn server(
-        &self,
-        identity: &Identity,
-    ) -> Result<Arc<rustls::ServerConfig>, CredentialsError> {
-        Ok(Arc::clone(&self.material(identity).await?.server))
+    pub async fn server(&self, identity: &Identity) -> Result<ServerTls, CredentialsError> {
+        Ok(self.material(identity).await?.server.clone())
     }
 
     /// The TLS configuration for tunnels that a workload with this identity opens to a peer with
@@ -123,7 +142,7 @@ impl Credentials {
         &self,
         identity: &Identity,
         expected: &[Identity],
-    ) -> Result<Arc<rustls::ClientConfig>, CredentialsError> {
+    ) -> Result<ClientTls, CredentialsError> {
         Ok(self.material(identity).await?.client(expected))
     }
 
@@ -157,6 +176,11 @@ impl Credentials {
             slot.state.send_replace(State { released: true, ..State::default() });
         }
         self.shared.tell(identity);
+    }
+
+    /// Whether a certificate was ever published.
+    pub fn issued(&self) -> watch::Receiver<bool> {
+        self.shared.issued.subscribe()
     }
 
     /// Every certificate, sorted by identity.
@@ -205,6 +229,7 @@ impl Shared {
             changed: Mutex::default(),
             wake: Notify::new(),
             stopped: AtomicBool::new(false),
+            issued: watch::Sender::new(false),
             clock,
         }
     }
@@ -217,6 +242,11 @@ impl Shared {
     /// What changed since the last call.
     pub(super) fn take_changed(&self) -> HashSet<Identity> {
         std::mem::take(&mut *self.changed())
+    }
+
+    /// A certificate was published.
+    pub(super) fn has_issued(&self) {
+        self.issued.send_if_modified(|issued| !std::mem::replace(issued, true));
     }
 
     /// Says that nobody fetches any more, and wakes who waits. What is valid goes on being

@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
-    PublicKeyData, SanType,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, DistinguishedName,
+    DnType, ExtendedKeyUsagePurpose, IsCa, KeyIdMethod, KeyUsagePurpose, PublicKeyData,
+    RevokedCertParams, SanType,
 };
 use rustls::sign::CertifiedKey;
 use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig, ServerConnection};
@@ -70,6 +71,25 @@ impl Ca {
         Self { der, issuer: rcgen::Issuer::new(params, key) }
     }
 
+    /// A list of these serial numbers, good until `next_update`, seconds from now; DER.
+    pub(super) fn revokes(&self, serials: &[u64], next_update: i64) -> Vec<u8> {
+        let revoked = |&serial: &u64| RevokedCertParams {
+            serial_number: serial.into(),
+            revocation_time: at(-HOUR).into(),
+            reason_code: None,
+            invalidity_date: None,
+        };
+        let params = CertificateRevocationListParams {
+            this_update: at(-HOUR).into(),
+            next_update: at(next_update).into(),
+            crl_number: 1_u64.into(),
+            issuing_distribution_point: None,
+            revoked_certs: serials.iter().map(revoked).collect(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        params.signed_by(&self.issuer).unwrap().der().to_vec()
+    }
+
     pub(super) fn anchors(&self) -> Arc<RootCertStore> {
         let mut anchors = RootCertStore::empty();
         anchors.add(self.der.clone()).unwrap();
@@ -107,6 +127,10 @@ impl Leaf {
     pub(super) fn with(mut self, change: impl FnOnce(&mut CertificateParams)) -> Self {
         change(&mut self.params);
         self
+    }
+
+    pub(super) fn serial(self, number: u64) -> Self {
+        self.with(|params| params.serial_number = Some(number.into()))
     }
 
     pub(super) fn by(self, ca: &Ca) -> Peer {
@@ -205,6 +229,7 @@ fn ca_params(name: &str) -> CertificateParams {
     let mut params = CertificateParams::default();
     params.distinguished_name.push(DnType::CommonName, name);
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     params.not_before = at(-HOUR).into();
     params.not_after = at(24 * HOUR).into();
     params

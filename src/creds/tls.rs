@@ -18,6 +18,7 @@ use rustls::{
 };
 use rustls_pki_types::{ServerName, UnixTime};
 
+use super::revocation::{PeerRole, Peers, Revocations};
 use super::verify::{ClientVerifier, PeerRefusal, ServerVerifier};
 use crate::hbone::handshake::KeySlot;
 use crate::sys::clock::Clock;
@@ -36,12 +37,23 @@ const GROUPS: [&dyn SupportedKxGroup; 4] =
 
 const GROUPS_PQC: [&dyn SupportedKxGroup; 1] = [kx_group::X25519MLKEM768];
 
+/// What was found out about a peer that is not let in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Revocation {
+    /// It is revoked.
+    Revoked,
+    /// Nobody says whether it is.
+    Unknown,
+}
+
 /// Suites, groups, versions and time of every TLS configuration we make (spec identity 8).
 #[derive(Clone, Debug)]
 pub(super) struct Tls {
     provider: Arc<CryptoProvider>,
     versions: &'static [&'static SupportedProtocolVersion],
     time: Arc<WallTime>,
+    /// What peers of a workload are looked up in.
+    revocations: Option<Arc<Revocations>>,
 }
 
 /// Our clock, as rustls reads it.
@@ -57,7 +69,18 @@ impl Tls {
             provider: Arc::new(CryptoProvider { cipher_suites, kx_groups, ..default_provider() }),
             versions: &VERSIONS,
             time: Arc::new(WallTime(clock)),
+            revocations: None,
         }
+    }
+
+    /// From now on the peers of workloads are looked up there.
+    pub(super) fn look_up(&mut self, revocations: Arc<Revocations>) {
+        self.revocations = Some(revocations);
+    }
+
+    /// Those whom the verifiers of a workload let in.
+    pub(super) fn peers(&self, roots: &Arc<RootCertStore>, role: PeerRole) -> Peers {
+        Peers::new(self.revocations.as_ref(), roots, role, &self.time.0)
     }
 
     /// The configuration of a server in `trust_domain`.
@@ -68,6 +91,7 @@ impl Tls {
         trust_domain: Arc<str>,
     ) -> Result<ServerConfig, rustls::Error> {
         let verifier = self.client_verifier(roots, trust_domain)?;
+        let verifier = verifier.looking_up(self.revocations.clone());
         let time = Arc::clone(&self.time) as Arc<dyn TimeProvider>;
         let config = ServerConfig::builder_with_details(Arc::clone(&self.provider), time)
             .with_protocol_versions(self.versions)?
@@ -146,6 +170,7 @@ impl Tls {
     ) -> ClientConfig {
         let mut config = base.clone();
         let verifier = self.server_verifier(roots, expected);
+        let verifier = verifier.looking_up(self.revocations.clone());
         config.dangerous().set_certificate_verifier(Arc::new(verifier));
         config
     }
@@ -219,6 +244,12 @@ pub fn explain(error: &rustls::Error) -> String {
         rustls::Error::InvalidCertificate(CertificateError::Other(OtherError(inner))) => {
             format!("invalid peer certificate: {inner}")
         }
+        rustls::Error::InvalidCertificate(CertificateError::Revoked) => {
+            "the peer's certificate is revoked".into()
+        }
+        rustls::Error::InvalidCertificate(CertificateError::UnknownRevocationStatus) => {
+            "no revocation list in force says whether the peer's certificate is revoked".into()
+        }
         rustls::Error::AlertReceived(alert) => format!("the peer refused the handshake: {alert:?}"),
         other => other.to_string(),
     }
@@ -228,6 +259,18 @@ pub fn explain(error: &rustls::Error) -> String {
 /// no certificate, or one that is not valid or is not of somebody we accept.
 pub fn is_about_identity(error: &rustls::Error) -> bool {
     matches!(error, rustls::Error::NoCertificatesPresented | rustls::Error::InvalidCertificate(_))
+}
+
+/// Whether a handshake failed because the peer is revoked, or because nobody could say whether it
+/// is.
+pub fn is_about_revocation(error: &rustls::Error) -> Option<Revocation> {
+    match error {
+        rustls::Error::InvalidCertificate(CertificateError::Revoked) => Some(Revocation::Revoked),
+        rustls::Error::InvalidCertificate(CertificateError::UnknownRevocationStatus) => {
+            Some(Revocation::Unknown)
+        }
+        _ => None,
+    }
 }
 
 /// The TLS error inside an I/O error, if there is one.

@@ -22,6 +22,7 @@ use rustls::{
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use x509_parser::extensions::GeneralName;
 
+use super::revocation::{PeerRole, Revocations};
 use crate::model::VerifiedPeer;
 use crate::wire::spiffe::Identity;
 
@@ -85,7 +86,9 @@ pub enum PeerRefusal {
 #[derive(Debug)]
 pub(super) struct ClientVerifier {
     chain: Arc<dyn ClientCertVerifier>,
+    roots: Arc<RootCertStore>,
     trust_domain: Arc<str>,
+    revocations: Option<Arc<Revocations>>,
 }
 
 /// Verifies servers that a workload calls: chain, usage, dates, one of the expected identities.
@@ -95,6 +98,7 @@ pub(super) struct ServerVerifier {
     roots: Arc<RootCertStore>,
     expected: Arc<[Identity]>,
     algorithms: WebPkiSupportedAlgorithms,
+    revocations: Option<Arc<Revocations>>,
 }
 
 /// The peer of a finished handshake, whose chain rustls verified with our verifier.
@@ -113,8 +117,13 @@ impl ClientVerifier {
         provider: Arc<CryptoProvider>,
         trust_domain: Arc<str>,
     ) -> Result<Self, rustls::server::VerifierBuilderError> {
-        let chain = WebPkiClientVerifier::builder_with_provider(roots, provider).build()?;
-        Ok(Self { chain, trust_domain })
+        let builder = WebPkiClientVerifier::builder_with_provider(Arc::clone(&roots), provider);
+        Ok(Self { chain: builder.build()?, roots, trust_domain, revocations: None })
+    }
+
+    /// The same, refusing who is revoked.
+    pub(super) fn looking_up(self, revocations: Option<Arc<Revocations>>) -> Self {
+        Self { revocations, ..self }
     }
 }
 
@@ -125,7 +134,13 @@ impl ServerVerifier {
         provider: &CryptoProvider,
         expected: Arc<[Identity]>,
     ) -> Self {
-        Self { roots, expected, algorithms: provider.signature_verification_algorithms }
+        let algorithms = provider.signature_verification_algorithms;
+        Self { roots, expected, algorithms, revocations: None }
+    }
+
+    /// The same, refusing who is revoked.
+    pub(super) fn looking_up(self, revocations: Option<Arc<Revocations>>) -> Self {
+        Self { revocations, ..self }
     }
 }
 
@@ -154,6 +169,10 @@ impl ClientCertVerifier for ClientVerifier {
         let peer = leaf_identity(end_entity).map_err(PeerRefusal::Leaf)?;
         if peer.trust_domain() != &*self.trust_domain {
             return Err(PeerRefusal::TrustDomain { peer, ours: self.trust_domain.clone() }.into());
+        }
+        if let Some(revocations) = &self.revocations {
+            let (chain, role) = ((end_entity, intermediates), PeerRole::Client);
+            revocations.check(chain, &self.roots, role, now)?;
         }
         Ok(verified)
     }
@@ -204,6 +223,10 @@ impl ServerCertVerifier for ServerVerifier {
         let peer = leaf_identity(end_entity).map_err(PeerRefusal::Leaf)?;
         if !self.expected.contains(&peer) {
             return Err(PeerRefusal::Unexpected { peer, expected: self.expected.clone() }.into());
+        }
+        if let Some(revocations) = &self.revocations {
+            let (chain, role) = ((end_entity, intermediates), PeerRole::Server);
+            revocations.check(chain, &self.roots, role, now)?;
         }
         Ok(ServerCertVerified::assertion())
     }

@@ -20,6 +20,8 @@ pub enum Error {
     Silent,
     /// The connection ended without the words that make it a clean end.
     Truncated,
+    /// The peer's certificate was revoked; whoever drives the tunnel has found out.
+    Revoked,
     /// The tunnel was ended before, or by us.
     Over,
 }
@@ -70,7 +72,7 @@ impl Error {
             Self::Malformed(malformed) => Some(malformed.code),
             Self::Violation(violation) => Some(violation.code()),
             Self::Flood(_) => Some(ErrorCode::EnhanceYourCalm),
-            Self::Silent => Some(ErrorCode::NoError),
+            Self::Silent | Self::Revoked => Some(ErrorCode::NoError),
             Self::Record(_) | Self::Truncated | Self::Over => None,
         }
     }
@@ -80,7 +82,7 @@ impl Error {
         match self {
             Self::Record(RecordError::AlertReceived(_)) => false,
             Self::Record(_) | Self::Malformed(_) | Self::Violation(_) | Self::Flood(_) => true,
-            Self::Silent | Self::Truncated | Self::Over => false,
+            Self::Silent | Self::Truncated | Self::Revoked | Self::Over => false,
         }
     }
 }
@@ -138,6 +140,7 @@ impl fmt::Display for Error {
             }),
             Self::Silent => f.write_str("no byte and no answer to a ping"),
             Self::Truncated => f.write_str("the connection was cut off"),
+            Self::Revoked => f.write_str("the peer's certificate is revoked"),
             Self::Over => f.write_str("the tunnel is over"),
         }
     }

@@ -35,9 +35,9 @@ pub(super) async fn open(
     let shared = &room.shared;
     let carrier = through(outer, way, &spoken, &mut First::none()).await?;
     let inner = async {
-        let config = pod.client_tls(shared, &pod.identity(way.source), expected).await?;
+        let tls = pod.client_tls(shared, &pod.identity(way.source), expected).await?;
         let transport = Transport::new(carrier, Rc::clone(&room.buffers));
-        let (secured, peer) = hello::connect(transport, config, shared.dial_limit()).await?;
+        let (secured, peer) = hello::connect(transport, tls, shared.dial_limit()).await?;
         let identity = peer.map(|peer| peer.identity().clone());
         spoken.network = Some(Arc::clone(&shared.network));
         let request = headers::connect(&outer.authority, &spoken);

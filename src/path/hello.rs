@@ -3,15 +3,15 @@
 //! rustls does the handshake and nothing else: what follows is sealed and opened by the engine.
 
 use std::io;
-use std::sync::Arc;
+use std::pin::Pin;
 use std::time::Duration;
 
-use rustls::{ClientConfig, CommonState, ServerConfig};
+use rustls::CommonState;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::timeout;
 
 use super::tunnel::Secured;
-use crate::creds::{self, PeerError, verified_peer};
+use crate::creds::{self, ClientTls, PeerError, Peers, Revocation, ServerTls, verified_peer};
 use crate::hbone::handshake::{Handshake, HandshakeError};
 use crate::model::VerifiedPeer;
 use crate::report::{Failure, Reason};
@@ -31,14 +31,16 @@ pub(super) enum HelloError {
 /// Answers a handshake on 15008: who the peer is, or why it is refused.
 pub(super) async fn accept<T>(
     io: T,
-    config: Arc<ServerConfig>,
+    ServerTls { config, peers }: ServerTls,
 ) -> Result<(Secured, VerifiedPeer), Failure>
 where
     T: AsyncRead + AsyncWrite + Unpin + 'static,
 {
     let fail = |error| failed(refused(&error), &error);
     let handshake = Handshake::server(config).map_err(|error| fail(error.into()))?;
-    let (secured, (h2, peer)) = run(handshake, io, met).await.map_err(fail)?;
+    let done = run(handshake, io, |session| met(session, &peers)).await;
+    let (mut secured, Met { h2, peer, revoked }) = done.map_err(fail)?;
+    secured.revoked = revoked;
     if !h2 {
         return Err(Failure::new(Reason::NoAlpn, "the peer did not negotiate h2"));
     }
@@ -50,27 +52,37 @@ where
 /// configuration.
 pub(super) async fn connect<T>(
     io: T,
-    config: Arc<ClientConfig>,
+    ClientTls { config, peers }: ClientTls,
     limit: Duration,
 ) -> Result<(Secured, Option<VerifiedPeer>), Failure>
 where
     T: AsyncRead + AsyncWrite + Unpin + 'static,
 {
-    let fail = |error| failed(Reason::TunnelTls, &error);
+    let fail = |error| failed(revocation(&error).unwrap_or(Reason::TunnelTls), &error);
     let handshake = Handshake::client(config, creds::unsent_server_name());
     let handshake = handshake.map_err(|error| fail(error.into()))?;
-    let done = timeout(limit, run(handshake, io, met)).await;
+    let done = timeout(limit, run(handshake, io, |session| met(session, &peers))).await;
     let done = done.map_err(|_| Failure::new(Reason::TunnelTls, "timed out"))?;
-    let (secured, (h2, peer)) = done.map_err(fail)?;
+    let (mut secured, Met { h2, peer, revoked }) = done.map_err(fail)?;
+    secured.revoked = revoked;
     if !h2 {
         return Err(Failure::new(Reason::TunnelTls, "the far side did not negotiate h2"));
     }
     Ok((secured, peer.ok()))
 }
 
-/// Whether a finished handshake agreed on HTTP/2, and with whom.
-fn met(session: &CommonState) -> (bool, Result<VerifiedPeer, PeerError>) {
-    (creds::negotiated_h2(session), verified_peer(session.peer_certificates()))
+/// What a finished handshake has led to.
+struct Met {
+    h2: bool,
+    peer: Result<VerifiedPeer, PeerError>,
+    revoked: Option<Pin<Box<dyn Future<Output = ()>>>>,
+}
+
+fn met(session: &CommonState, peers: &Peers) -> Met {
+    let h2 = creds::negotiated_h2(session);
+    let peer = verified_peer(session.peer_certificates());
+    let revoked = peers.watch(session).map(|revoked| Box::pin(revoked) as Pin<Box<_>>);
+    Met { h2, peer, revoked }
 }
 
 /// Brings a handshake to its end; `met` looks at who was met.
@@ -100,7 +112,7 @@ where
     }
     let met = met(handshake.session());
     let keys = handshake.finish()?;
-    Ok((Secured { io: Box::new(io), keys }, met))
+    Ok((Secured { io: Box::new(io), keys, revoked: None }, met))
 }
 
 async fn say(io: &mut (impl AsyncWrite + Unpin), said: &mut Vec<u8>) -> io::Result<()> {
@@ -111,6 +123,9 @@ async fn say(io: &mut (impl AsyncWrite + Unpin), said: &mut Vec<u8>) -> io::Resu
 
 /// Why we refused a client: for who it is, for what it speaks, or for how it speaks TLS.
 fn refused(error: &HelloError) -> Reason {
+    if let Some(reason) = revocation(error) {
+        return reason;
+    }
     match error {
         HelloError::Handshake(HandshakeError::Tls(error)) if creds::is_about_identity(error) => {
             Reason::PeerIdentity
@@ -120,6 +135,15 @@ fn refused(error: &HelloError) -> Reason {
         }
         _ => Reason::TlsHandshake,
     }
+}
+
+/// The reason, if it is about whether the peer is revoked.
+fn revocation(error: &HelloError) -> Option<Reason> {
+    let HelloError::Handshake(HandshakeError::Tls(error)) = error else { return None };
+    creds::is_about_revocation(error).map(|revocation| match revocation {
+        Revocation::Revoked => Reason::PeerRevoked,
+        Revocation::Unknown => Reason::RevocationUnknown,
+    })
 }
 
 fn failed(reason: Reason, error: &HelloError) -> Failure {

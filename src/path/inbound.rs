@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderMap, Method, StatusCode};
-use rustls::ServerConfig;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
@@ -21,6 +20,7 @@ use super::room::Room;
 use super::tunnel::server::{Incoming, Server};
 use super::tunnel::{Stream, StreamError};
 use super::{dial, headers, hello, lookup, refusal, session};
+use crate::creds::ServerTls;
 use crate::decide::{self, Client, Delivery, Facts};
 use crate::model::{ClientAddr, NetworkAddr, PodIp, VerifiedPeer, Workload};
 use crate::report::{
@@ -67,11 +67,11 @@ async fn tunnel(
         pod.server_tls(&room.shared, &pod.identity(&workload)).await
     };
     // What is over before the first CONNECT is boxed, so that a tunnel which lives long is small.
-    let config = until_cut(connection, Box::pin(ready)).await?;
+    let tls = until_cut(connection, Box::pin(ready)).await?;
     let waited = room.shared.clock.monotonic().duration_since(waited_from);
     let deadline = Instant::from_std(at) + budget + waited;
     let late = || Failure::new(Reason::FirstConnectTimeout, "no whole CONNECT in time");
-    let greeted = timeout_at(deadline, greet(socket, config, (&room, &pod)));
+    let greeted = timeout_at(deadline, greet(socket, tls, (&room, &pod)));
     let greeted = async { greeted.await.unwrap_or_else(|_| Err(late())) };
     let (server, peer) = until_cut(connection, Box::pin(greeted)).await?;
     let tunnel = Rc::new(Tunnel { room, pod, peer, client, local, _guards: guards });
@@ -82,7 +82,7 @@ async fn tunnel(
 /// door and takes no turn.
 async fn greet(
     socket: TcpStream,
-    config: Arc<ServerConfig>,
+    tls: ServerTls,
     (room, pod): (&Room, &Pod),
 ) -> Result<(Server, VerifiedPeer), Failure> {
     let spoken = socket.peek(&mut [0]).await;
@@ -93,7 +93,7 @@ async fn greet(
         return Err(Failure::from(Reason::TooManyHandshakes));
     };
     let hello = async {
-        let (secured, peer) = hello::accept(socket, config).await?;
+        let (secured, peer) = hello::accept(socket, tls).await?;
         let server = Server::start(secured, &room.tunnels);
         Ok((server.map_err(|error| Failure::new(Reason::TlsHandshake, error))?, peer))
     };
@@ -138,6 +138,9 @@ async fn streams(
                 Some(Err(error)) if carried => {
                     tracing::debug!(peer = %tunnel.client.0, %error, "tunnel ended");
                     return Ok(());
+                }
+                Some(Err(error @ StreamError::Revoked)) => {
+                    return Err(Failure::new(Reason::PeerRevoked, error));
                 }
                 Some(Err(error)) => return Err(Failure::new(Reason::Http2, error)),
                 Some(Ok(incoming)) => {

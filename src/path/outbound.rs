@@ -148,9 +148,9 @@ pub(super) async fn through(
         async move {
             let shared = &room.shared;
             // The certificate first: without one there is no reason to knock.
-            let config = pod.client_tls(shared, &key.source, &key.expected).await?;
+            let tls = pod.client_tls(shared, &key.source, &key.expected).await?;
             let socket = dial::for_tunnel(&room, &pod, key.hop).await?;
-            let (secured, _) = hello::connect(socket, config, shared.dial_limit()).await?;
+            let (secured, _) = hello::connect(socket, tls, shared.dial_limit()).await?;
             Ok(secured)
         }
     };

@@ -120,6 +120,7 @@ pub(super) async fn tunnel(
             let reason = match error {
                 StreamError::Reset { .. } => Reason::PeerReset,
                 StreamError::Lost(_) | StreamError::Violation(_) => Reason::TunnelLost,
+                StreamError::Revoked => Reason::PeerRevoked,
             };
             Err(Failure::new(reason, error))
         }

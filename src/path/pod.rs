@@ -3,14 +3,12 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use rustls::{ClientConfig, ServerConfig};
-
 use super::budget::{Budget, Turns};
 use super::host::PodSpec;
 use super::refusal;
 use super::room::Shared;
 use crate::config::OriginalSource;
-use crate::creds::Credentials;
+use crate::creds::{ClientTls, Credentials, ServerTls};
 use crate::model::{Snapshot, Workload};
 use crate::report::{Failure, Reason};
 use crate::wire::spiffe::Identity;
@@ -88,7 +86,7 @@ impl Pod {
         &self,
         shared: &Shared,
         identity: &Identity,
-    ) -> Result<Arc<ServerConfig>, Failure> {
+    ) -> Result<ServerTls, Failure> {
         self.held.hold(identity);
         let config = shared.credentials.server(identity).await;
         config.map_err(|error| refusal::from_credentials(&error))
@@ -100,7 +98,7 @@ impl Pod {
         shared: &Shared,
         identity: &Identity,
         expected: &[Identity],
-    ) -> Result<Arc<ClientConfig>, Failure> {
+    ) -> Result<ClientTls, Failure> {
         self.held.hold(identity);
         let config = shared.credentials.client(identity, expected).await;
         config.map_err(|error| refusal::from_credentials(&error))

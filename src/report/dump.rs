@@ -32,6 +32,8 @@ pub struct Dump<'a> {
     pub connections: &'a BTreeMap<Box<str>, PodConnections>,
     /// Where the stream from the control plane stands, if there is one.
     pub control_plane: Option<&'a serde_json::Value>,
+    /// Where the revocation lists stand, if there are to be any.
+    pub revocation: Option<&'a serde_json::Value>,
     /// What was built and how.
     pub version: &'a Version,
     /// The effective configuration, with the limits.
@@ -93,6 +95,9 @@ impl Serialize for Dump<'_> {
         }
         if let Some(status) = self.control_plane {
             map.serialize_entry("controlPlane", status)?;
+        }
+        if let Some(status) = self.revocation {
+            map.serialize_entry("revocation", status)?;
         }
         map.serialize_entry("version", self.version)?;
         map.serialize_entry("config", self.config)?;

@@ -4,6 +4,7 @@
 //! of ours or identities of certificates we hold.
 
 mod outcomes;
+mod revocation;
 mod scrape;
 mod traffic;
 mod xds;
@@ -26,6 +27,7 @@ use outcomes::Outcomes;
 use scrape::Sources;
 use traffic::Traffic;
 
+pub use revocation::RevocationMetrics;
 pub(super) use traffic::{Cells, Series};
 pub use xds::XdsMetrics;
 
@@ -43,6 +45,8 @@ pub struct Metrics {
     pub xds: XdsMetrics,
     /// Certificates that were fetched, and those that were not.
     pub certificates: CertificateMetrics,
+    /// Revocation lists, and who was refused because of them.
+    pub revocation: RevocationMetrics,
     /// Decisions that were refused because a policy that applies has not arrived.
     pub policy_unknown: Counter,
     /// Connections for which a policy in dry-run would have decided otherwise.
@@ -129,6 +133,7 @@ impl Metrics {
             config_file: ConfigFileMetrics::default(),
             xds: XdsMetrics::default(),
             certificates: CertificateMetrics::default(),
+            revocation: RevocationMetrics::default(),
             policy_unknown: Counter::default(),
             dry_run_findings: Counter::default(),
             panics: Counter::default(),
@@ -226,6 +231,7 @@ impl Metrics {
             "Fetches of certificates that failed",
             self.certificates.failures.clone(),
         );
+        self.revocation.register(&mut self.registry);
         self.xds.register(&mut self.registry);
         let gauges = [
             ("workload_manager_active_proxy_count", "Pods served", &self.pods.active),

@@ -20,6 +20,8 @@ pub enum ResponseFlag {
     NetworkPolicy,
     /// There is no certificate to show.
     IdentityError,
+    /// The peer's certificate is revoked.
+    CertRevoked,
 }
 
 impl ResponseFlag {
@@ -33,6 +35,7 @@ impl ResponseFlag {
             Self::H2HandshakeFailure => "H2_HANDSHAKE_FAILURE",
             Self::NetworkPolicy => "NETWORK_POLICY",
             Self::IdentityError => "IDENTITY_ERROR",
+            Self::CertRevoked => "CERT_REVOKED",
         }
     }
 }
@@ -90,6 +93,11 @@ reasons! {
     /// The peer showed no certificate, or one that is not valid, or not with exactly one workload
     /// identity that we trust.
     PeerIdentity = "peer_identity", None;
+    /// The peer's certificate is revoked, be it when it came or later.
+    PeerRevoked = "peer_revoked", CertRevoked;
+    /// No revocation list in force says whether the peer's certificate is revoked, and such peers
+    /// are not let in.
+    RevocationUnknown = "revocation_unknown", TlsFailure;
     /// No whole CONNECT arrived in time.
     FirstConnectTimeout = "first_connect_timeout", None;
     /// The peer broke the rules of HTTP/2.

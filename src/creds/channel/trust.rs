@@ -1,7 +1,6 @@
 //! How a server of the control plane is judged.
 
-use std::fs::{self, File};
-use std::io::{self, Read};
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -16,6 +15,7 @@ use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use super::super::tls::Tls;
 use super::error::ChannelError;
 use crate::config::{TrustRoot, Upstream};
+use crate::creds::files::small_text;
 
 /// The largest bundle of root certificates: those of operating systems have a few hundred KiB.
 const ROOT_BYTES_MAX: u64 = 4 << 20;
@@ -32,12 +32,12 @@ pub(super) fn client(upstream: &Upstream, tls: &Tls) -> Result<ClientConfig, Cha
     let unusable = |reason: String| ChannelError::Root { from: upstream.root.to_string(), reason };
     let pem = match &upstream.root {
         TrustRoot::Pem(pem) => Ok(pem.clone()),
-        TrustRoot::File(path) => small_file(path, ROOT_BYTES_MAX),
+        TrustRoot::File(path) => small_text(path, ROOT_BYTES_MAX),
         TrustRoot::System => {
             let found = SYSTEM_BUNDLES.iter().map(Path::new).find(|path| path.exists());
             found
                 .ok_or_else(|| io::Error::other(format!("none of {SYSTEM_BUNDLES:?} is there")))
-                .and_then(|path| small_file(path, ROOT_BYTES_MAX))
+                .and_then(|path| small_text(path, ROOT_BYTES_MAX))
         }
     };
     let pem = pem.map_err(|error| unusable(error.to_string()))?;
@@ -59,20 +59,6 @@ pub(super) fn client(upstream: &Upstream, tls: &Tls) -> Result<ClientConfig, Cha
     let verifier = verifier.map_err(|error| unusable(error.to_string()))?;
     tls.control_client(Arc::new(EitherName { verifier, alternative }))
         .map_err(|error| unusable(error.to_string()))
-}
-
-/// The text of a file that is small; nothing but a plain file is opened.
-pub(super) fn small_file(path: &Path, bytes_max: u64) -> io::Result<String> {
-    if !fs::metadata(path)?.is_file() {
-        return Err(io::Error::other("it is not a file"));
-    }
-    let mut text = String::new();
-    // One byte more tells a whole file from a part.
-    let read = File::open(path)?.take(bytes_max + 1).read_to_string(&mut text)?;
-    if u64::try_from(read).is_ok_and(|read| read > bytes_max) {
-        return Err(io::Error::other(format!("it has more than {bytes_max} bytes")));
-    }
-    Ok(text)
 }
 
 /// Accepts the name that was asked for, or the alternative (spec xds 1).

@@ -244,8 +244,8 @@ async fn two_proxies_with_one_folder_trust_each_other() {
     let (a, b) = (identity(A), identity("spiffe://td/ns/b/sa/b"));
     one.hold(&a);
     two.hold(&b);
-    let client = one.client(&a, std::slice::from_ref(&b)).await.unwrap();
-    let (client, server) = handshake(client, two.server(&b).await.unwrap()).unwrap();
+    let client = one.client(&a, std::slice::from_ref(&b)).await.unwrap().config;
+    let (client, server) = handshake(client, two.server(&b).await.unwrap().config).unwrap();
     assert_eq!(*super::super::verified_peer(client.peer_certificates()).unwrap().identity(), b);
     assert_eq!(*super::super::verified_peer(server.peer_certificates()).unwrap().identity(), a);
 }

@@ -48,7 +48,7 @@ async fn intermediates_are_kept_between_leaf_and_root() {
     let stage = Stage::new(Mood::Middle);
     stage.credentials.hold(&identity(A));
     let server = stage.server(A).await.unwrap();
-    let client = stage.credentials.client(&identity(A), &[identity(A)]).await.unwrap();
+    let client = stage.credentials.client(&identity(A), &[identity(A)]).await.unwrap().config;
     handshake(client, server).unwrap();
     assert_eq!((stage.info(A).chain.len(), stage.info(A).roots.len()), (2, 1));
 }
@@ -161,7 +161,7 @@ async fn a_root_is_replaced_without_a_failed_handshake() {
         for (from, to) in [(A, B), (B, A)] {
             let server = stage.server(to).await.unwrap();
             let expected = [identity(to)];
-            let client = stage.credentials.client(&identity(from), &expected).await.unwrap();
+            let client = stage.credentials.client(&identity(from), &expected).await.unwrap().config;
             handshake(client, server).unwrap_or_else(|fault| panic!("{hour}: {fault:?}"));
         }
         let roots = |id: &str| stage.info(id).roots;

@@ -174,8 +174,8 @@ impl Stage {
         self.issuer.asked.load(Ordering::SeqCst)
     }
 
-    async fn server(&self, id: &str) -> Result<Arc<rustls::ServerConfig>, CredentialsError> {
-        self.credentials.server(&identity(id)).await
+    async fn server(&self, id: &str) -> Result<Arc<ServerConfig>, CredentialsError> {
+        Ok(self.credentials.server(&identity(id)).await?.config)
     }
 
     fn info(&self, id: &str) -> CertificateInfo {
@@ -190,15 +190,15 @@ async fn two_workloads_shake_hands() {
     stage.credentials.hold(&identity(B));
     let server = stage.server(B).await.unwrap();
     let expected = [identity(B)];
-    let client = stage.credentials.client(&identity(A), &expected).await.unwrap();
+    let client = stage.credentials.client(&identity(A), &expected).await.unwrap().config;
     handshake(client.clone(), server.clone()).unwrap();
     // Made once and shared.
     assert!(Arc::ptr_eq(&server, &stage.server(B).await.unwrap()));
-    let again = stage.credentials.client(&identity(A), &expected).await.unwrap();
+    let again = stage.credentials.client(&identity(A), &expected).await.unwrap().config;
     assert!(Arc::ptr_eq(&client, &again));
-    let nobody = stage.credentials.client(&identity(A), &[]).await.unwrap();
+    let nobody = stage.credentials.client(&identity(A), &[]).await.unwrap().config;
     assert!(handshake(nobody, server.clone()).is_err());
-    let other = stage.credentials.client(&identity(A), &[identity(A)]).await.unwrap();
+    let other = stage.credentials.client(&identity(A), &[identity(A)]).await.unwrap().config;
     assert!(handshake(other, server).is_err());
 }
 
@@ -335,7 +335,7 @@ async fn with_the_last_release_everything_is_gone() {
     stage.credentials.hold(&identity(A));
     let server: Weak<_> = Arc::downgrade(&stage.server(A).await.unwrap());
     let client = stage.credentials.client(&identity(A), &[identity(B)]).await;
-    let client: Weak<_> = client.map(|config| Arc::downgrade(&config)).unwrap();
+    let client: Weak<_> = client.map(|tls| Arc::downgrade(&tls.config)).unwrap();
     assert_eq!(stage.info(A).holds, 2);
     stage.credentials.release(&identity(A));
     assert!(server.upgrade().is_some() && stage.server(A).await.is_ok());

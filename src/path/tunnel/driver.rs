@@ -58,6 +58,12 @@ impl Driver {
         let now = link.now();
         let mut core = link.core();
         core.driver.clone_from(cx.waker());
+        if let Some(revoked) = &mut core.revoked
+            && revoked.as_mut().poll(cx).is_ready()
+        {
+            core.revoked = None;
+            core.engine.fail(Error::Revoked);
+        }
         core.write_unsent();
         let mut read = 0;
         while read < TURN && !core.engine.http().is_done() {

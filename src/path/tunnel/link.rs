@@ -46,6 +46,8 @@ pub(super) struct Core {
     ended: bool,
     /// The driver was told that a grant was refused.
     starving: bool,
+    /// Ends when the peer is revoked.
+    pub(super) revoked: Option<Pin<Box<dyn Future<Output = ()>>>>,
 }
 
 /// A request as it arrived.
@@ -59,7 +61,7 @@ pub(super) struct Request {
 impl Link {
     /// Goes on after a handshake.
     pub(super) fn new(secured: Secured, settings: &Settings) -> Result<Rc<Self>, Error> {
-        let Secured { io, keys } = secured;
+        let Secured { io, keys, revoked } = secured;
         let limits = settings.engine(keys.role);
         let account = TunnelAccount::new(settings.connection_window, Arc::clone(&settings.ledger));
         let now = settings.clock.monotonic();
@@ -74,6 +76,7 @@ impl Link {
             unflushed: false,
             ended: false,
             starving: false,
+            revoked,
         };
         let (buffers, clock) = (Rc::clone(&settings.buffers), settings.clock.clone());
         Ok(Rc::new(Self { core: RefCell::new(core), buffers, clock }))

@@ -27,6 +27,7 @@ mod transport;
 #[cfg(test)]
 mod tests;
 
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -64,6 +65,8 @@ pub(super) struct Secured {
     pub(super) io: Box<dyn Carrier>,
     /// What goes on from here.
     pub(super) keys: Keys,
+    /// Ends when the peer is revoked, if it can be.
+    pub(super) revoked: Option<Pin<Box<dyn Future<Output = ()>>>>,
 }
 
 /// What all tunnels of a worker have in common.

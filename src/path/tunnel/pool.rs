@@ -229,6 +229,9 @@ fn failed(error: ConnectError) -> Failure {
         }
         ConnectError::Application(detail) => Failure::new(Reason::ApplicationReset, detail),
         ConnectError::Broken(StreamError::Lost(detail)) => Failure::new(Reason::TunnelLost, detail),
+        ConnectError::Broken(error @ StreamError::Revoked) => {
+            Failure::new(Reason::PeerRevoked, error)
+        }
         ConnectError::Broken(error) => Failure::new(Reason::TunnelHttp2, error),
         ConnectError::Timeout => Failure::from(Reason::ConnectTimeout),
     }

@@ -67,6 +67,8 @@ pub(in crate::path) enum StreamError {
     },
     /// The tunnel under it is gone.
     Lost(String),
+    /// The tunnel under it was ended, because the certificate of the far side is revoked.
+    Revoked,
     /// The tunnel under it is gone, because the far side broke the rules of HTTP/2.
     Violation(String),
 }
@@ -242,7 +244,9 @@ impl StreamError {
 
 impl From<Error> for StreamError {
     fn from(error: Error) -> Self {
-        if error.is_violation() {
+        if error == Error::Revoked {
+            Self::Revoked
+        } else if error.is_violation() {
             Self::Violation(error.to_string())
         } else {
             Self::Lost(error.to_string())
@@ -255,6 +259,7 @@ impl fmt::Display for StreamError {
         match self {
             Self::Reset { code, .. } => write!(f, "reset by the far side with {code}"),
             Self::Lost(detail) | Self::Violation(detail) => f.write_str(detail),
+            Self::Revoked => Error::Revoked.fmt(f),
         }
     }
 }

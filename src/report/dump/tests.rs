@@ -110,6 +110,7 @@ fn dumped_with(
         pods,
         connections,
         control_plane: None,
+        revocation: None,
         version: &Version::default(),
         config: &config,
     });

@@ -42,6 +42,14 @@ adit_policy_unknown_total 0
 adit_dry_run_findings_total 0
 # TYPE adit_panics counter
 adit_panics_total 0
+# TYPE adit_crl_lists gauge
+adit_crl_lists 0
+# TYPE adit_crl_last_load_timestamp_seconds gauge
+adit_crl_last_load_timestamp_seconds 0
+# TYPE adit_crl_load_errors counter
+adit_crl_load_errors_total 0
+# TYPE adit_xds_lookups gauge
+adit_xds_lookups 0
 # TYPE adit_xds_connected gauge
 adit_xds_connected 0
 # TYPE adit_xds_last_response_timestamp_seconds gauge

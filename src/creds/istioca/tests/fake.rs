@@ -203,7 +203,7 @@ impl Stage {
 
     pub(super) async fn server(&self, id: &str) -> Result<Arc<rustls::ServerConfig>, String> {
         let server = self.credentials.server(&identity(id)).await;
-        server.map_err(|error| error.to_string())
+        server.map(|tls| tls.config).map_err(|error| error.to_string())
     }
 
     pub(super) fn info(&self, id: &str) -> CertificateInfo {
