@@ -19,6 +19,7 @@ mod lifecycle;
 mod networks;
 mod revocation;
 mod rootless;
+mod rotation;
 mod settings;
 mod sys_opener;
 mod tidy;
@@ -58,6 +59,7 @@ const MODULES: &[(&str, Needs, Tests)] = &[
     ("settings", Needs::Namespaces, settings::TESTS),
     ("ledger", Needs::Namespaces, ledger::TESTS),
     ("revocation", Needs::Namespaces, revocation::TESTS),
+    ("rotation", Needs::Namespaces, rotation::TESTS),
     ("authority", Needs::Namespaces, authority::TESTS),
     ("control_plane", Needs::Namespaces, control_plane::TESTS),
 ];

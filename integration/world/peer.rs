@@ -272,6 +272,17 @@ pub(crate) async fn echo(carried: &mut Carried, text: &'static str) -> Outcome {
     if back == text.as_bytes() { Ok(()) } else { Err(format!("the echo of {text:?}: {back:?}")) }
 }
 
+/// Ends a stream, and waits for the end from the other side.
+pub(crate) async fn finish((sender, receiver): &mut Carried) -> Outcome {
+    sender.send_data(Bytes::new(), true).during("the end")?;
+    // The end may come with a frame of its own.
+    while let Some(more) = within(receiver.data()).await? {
+        let more = more.during("receiving")?;
+        crate::world::ensure!(more.is_empty(), "instead of the end: {more:?}");
+    }
+    Ok(())
+}
+
 /// Believes every server.
 #[derive(Debug)]
 struct Anybody(Arc<CryptoProvider>);
