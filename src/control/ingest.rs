@@ -7,6 +7,7 @@
 mod address;
 mod flaw;
 mod policy;
+mod size;
 mod stand_in;
 #[cfg(test)]
 mod tests;

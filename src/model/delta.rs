@@ -92,7 +92,7 @@ impl Snapshot {
             self.remove_endpoints(&before);
             self.insert_endpoints(&workload);
         }
-        self.workloads.insert(Arc::clone(&workload.uid), workload);
+        self.workloads.insert(workload);
     }
 
     /// Whether both are found under the same keys, and alone: among equals the order counts.
@@ -129,7 +129,7 @@ impl Snapshot {
             self.uids_by_host.insert(host, uids);
         }
         self.insert_endpoints(&workload);
-        self.workloads.insert(Arc::clone(&workload.uid), workload);
+        self.workloads.insert(workload);
     }
 
     fn insert_endpoints(&mut self, workload: &Workload) {
@@ -200,7 +200,7 @@ impl Snapshot {
                 cidrs.push((Arc::clone(network), *net, service.key.clone()));
             }
         }
-        self.services.insert(service.key.clone(), service);
+        self.services.insert(service);
     }
 
     fn remove_service(&mut self, key: &ServiceKey) {
@@ -234,7 +234,7 @@ impl Snapshot {
             }
             Scope::WorkloadSelector => {}
         }
-        self.policies.insert(policy.key.clone(), policy);
+        self.policies.insert(policy);
     }
 
     fn remove_policy(&mut self, key: &PolicyKey) {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use smallvec::SmallVec;
 
-use super::shards::Shards;
+use super::shards::{Shards, Table};
 use super::{
     Endpoint, NetworkAddr, NetworkMode, PodName, Policy, PolicyKey, Service, ServiceKey, Wanted,
     Workload, WorkloadProtocol,
@@ -23,17 +23,17 @@ pub(super) type Endpoints = BTreeMap<Arc<str>, Endpoint>;
 #[derive(Clone, Debug, Default)]
 pub struct Snapshot {
     pub(super) generation: u64,
-    pub(super) workloads: Shards<Arc<str>, Arc<Workload>>,
+    pub(super) workloads: Table<Arc<Workload>>,
     pub(super) uids_by_addr: Shards<NetworkAddr, Few<Arc<str>>>,
     pub(super) uids_by_pod: Shards<NamespacedName, Few<Arc<str>>>,
     pub(super) uids_by_host: Shards<ServiceKey, Few<Arc<str>>>,
-    pub(super) services: Shards<ServiceKey, Arc<Service>>,
+    pub(super) services: Table<Arc<Service>>,
     /// Endpoints by service, also of services that have not arrived yet.
     pub(super) endpoints: Shards<ServiceKey, Arc<Endpoints>>,
     pub(super) services_by_vip: Shards<NetworkAddr, Few<ServiceKey>>,
     pub(super) services_by_host: Shards<Arc<str>, Few<ServiceKey>>,
     pub(super) cidr_vips: Arc<Vec<(Arc<str>, IpNet, ServiceKey)>>,
-    pub(super) policies: Shards<PolicyKey, Arc<Policy>>,
+    pub(super) policies: Table<Arc<Policy>>,
     pub(super) policies_by_namespace: Shards<Arc<str>, Arc<Vec<Arc<Policy>>>>,
     pub(super) policies_global: Arc<Vec<Arc<Policy>>>,
     /// What was asked for and answered; `None` if nothing has to be asked for.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use super::{Flaw, Texts};
+use super::{Flaw, Texts, size};
 use crate::model::{
     ApplicationTunnel, GatewayAddress, GatewayRef, Health, HealthPolicy, IpFamilies, LoadBalancer,
     LoadBalancerMode, Locality, NetworkAddr, NetworkMode, PolicyKey, PortMap, RoutingScope,
@@ -31,6 +31,7 @@ pub(super) fn workload(
     if message.uid != **name {
         return Err(Flaw::name(&message.uid));
     }
+    size::workload(message)?;
     identity_parts(message)?;
     let locality = message.locality.as_ref();
     let part = |of: fn(&wire::Locality) -> &String| locality.map_or("", |l| of(l).as_str());
@@ -109,6 +110,7 @@ pub(super) fn service(
     if own != name {
         return Err(Flaw::name(&own));
     }
+    size::service(message)?;
     let (mut vips, mut cidr_vips) = (Vec::new(), Vec::new());
     for address in &message.addresses {
         match vip(address, texts)? {

@@ -30,6 +30,8 @@ pub(in crate::control) enum Flaw {
     Gateway(&'static str),
     /// It says something that this version does not know, and that may be a condition.
     UnknownFields,
+    /// More in a field than anybody needs: how many, and the limit.
+    Large(&'static str, usize, usize),
     /// There are more resources than the limit.
     TooMany(usize),
 }
@@ -60,6 +62,9 @@ impl fmt::Display for Flaw {
             Self::Form(field, text) => write!(f, "{field}: {text} is not of the right form"),
             Self::Gateway(field) => write!(f, "{field}: it has no destination"),
             Self::UnknownFields => f.write_str("it has fields that are not known here"),
+            Self::Large(field, count, limit) => {
+                write!(f, "{field}: {count} are more than the limit of {limit}")
+            }
             Self::TooMany(limit) => write!(f, "more than {limit} resources of its type"),
         }
     }

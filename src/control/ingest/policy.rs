@@ -6,7 +6,7 @@
 use ipnet::IpNet;
 
 use super::address::{known, port};
-use super::{Flaw, Texts};
+use super::{Flaw, Texts, size};
 use crate::model::{Action, Match, Policy, PolicyKey, Scope, ServiceAccountRef, StringMatch};
 use crate::wire::xds::{range, security as wire};
 
@@ -29,6 +29,7 @@ pub(super) fn policy(
     if own != name {
         return Err(Flaw::name(&own));
     }
+    size::policy(message)?;
     let group = |group: &wire::Group| {
         let rules = group.rules.iter();
         rules.map(|rules| rules.matches.iter().map(read_match).collect()).collect()

@@ -544,3 +544,29 @@ fn in_place_of_what_is_rejected_something_refuses() {
     (broken.dry_run, broken.scope) = (false, 2);
     assert_eq!(stand_in(read_policy(&broken, &[])), None);
 }
+
+#[test]
+fn what_nobody_needs_is_rejected() {
+    let flaw = |read: Result<Item, Rejection>| read.map_err(|rejection| rejection.flaw).err();
+    let large = |field, count, limit| Some(Flaw::Large(field, count, limit));
+    // A group with a rule with a match with a value counts four.
+    let mut policy = policy_message(0, web());
+    let one = policy.groups[0].clone();
+    policy.groups = vec![one.clone(); 4_096];
+    assert_eq!(flaw(read_policy(&policy, &[])), None);
+    policy.groups.push(one);
+    assert_eq!(flaw(read_policy(&policy, &[])), large("groups", 16_388, 16_384));
+    // All in one match is as much.
+    policy.groups.truncate(1);
+    policy.groups[0].rules[0].matches[0].destination_ports = vec![80; 100_000];
+    assert_eq!(flaw(read_policy(&policy, &[])), large("groups", 100_004, 16_384));
+    let mut workload = workload_message();
+    let service = |n: usize| (format!("ns/app-{n}"), PortList::default());
+    workload.services = (0..10_000).map(service).collect();
+    assert_eq!(flaw(read_workload(&workload)), large("services", 10_000, 4_096));
+    workload.services = (0..4_096).map(service).collect();
+    assert_eq!(flaw(read_workload(&workload)), None);
+    let mut service = service_message();
+    service.addresses = vec![address_message(&[10, 8, 0, 1], None); 4_097];
+    assert_eq!(flaw(read_service(&service)), large("addresses", 4_097, 4_096));
+}

@@ -562,3 +562,24 @@ fn on_demand_what_is_not_answered_is_asked_for() {
     let got = route_from(&web(), &snapshot, "10.96.0.1:80", 1);
     assert_eq!(got, Err(Refusal::Unanswered(host("istio-system/gw.istio"))));
 }
+
+#[test]
+fn waypoints_that_lead_to_each_other_are_passed_once() {
+    // The service's waypoint has a waypoint itself, whose waypoint is the first.
+    let mut service = cart_service();
+    service.waypoint = Some(gateway("shop/wp.shop:15008"));
+    let wp = Workload { waypoint: Some(gateway("shop/other.shop:15008")), ..waypoint() };
+    let other = endpoint_of(pod("shop/other", &["10.1.0.21"]), "shop/other.shop", &[]);
+    let other = Workload { waypoint: Some(gateway("shop/wp.shop:15008")), ..other };
+    let ports = [(15008, 15008)];
+    let other_service = crate::model::fixtures::service("shop/other.shop", &["/10.96.0.8"], &ports);
+    let meshed = Workload { waypoint: Some(gateway("shop/other.shop:15008")), ..cart() };
+    let snapshot =
+        mesh(vec![meshed, wp, other], vec![service, waypoint_service(), other_service], vec![]);
+    for (to, hop) in [("10.96.0.1:80", "10.1.0.20:15008"), ("10.1.0.10:8080", "10.1.0.21:15008")] {
+        match route_from(&web(), &snapshot, to, 1) {
+            Ok(Route::Tunnel(route)) => assert_eq!(route.hop.0, sock(hop), "{to}"),
+            other => panic!("{to}: {other:?}"),
+        }
+    }
+}
