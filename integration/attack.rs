@@ -11,6 +11,7 @@ use rustls::ClientConfig;
 use rustls::version::{TLS12, TLS13};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+use crate::world::control::ALLOW_WEB;
 use crate::world::frames::{self, PREFACE};
 use crate::world::peer::{self, Pki, Shown, Tunnel, echo, handshake, on_runtime, tls, within};
 use crate::world::{Context, Outcome, PORT, World, connect, echo_and_end, ensure};
@@ -229,11 +230,8 @@ fn foreign_services() -> Outcome {
 }
 
 fn later_refusals() -> Outcome {
-    const ALLOW_WEB: &str = "- {name: only-web, namespace: shop, scope: Namespace, \
-        action: Allow, dryRun: false, \
-        rules: [[[{principals: [{Exact: cluster.local/ns/front/sa/web}]}]]]}\n";
     let mut scene = Scene::new()?;
-    scene.world.set_policies(ALLOW_WEB, &[])?;
+    scene.world.set_policies(ALLOW_WEB)?;
     let (web, other) = (scene.good(WEB)?, scene.good("spiffe://cluster.local/ns/x/sa/y")?);
     let cart = scene.world.pod("cart").ipv4;
     on_runtime(async {

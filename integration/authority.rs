@@ -36,7 +36,7 @@ fn state(world: &World, node: &str, id: &str) -> Outcome<String> {
 }
 
 fn late_authority() -> Outcome {
-    let mut world = World::new()?;
+    let mut world = World::of_file()?;
     let _app = App::start(world.pod("cart"), PORT, Service::Echo).during("a server")?;
     for node in ["a", "b"] {
         ask_authority(&mut world, node, node)?;
@@ -51,7 +51,7 @@ fn late_authority() -> Outcome {
         let text = || answer().map(|error| error.to_string()).unwrap_or_default();
         until("only an identity is missing", || Ok(text().ends_with("pending: identity")))?;
     }
-    world.write_manifests("")?;
+    world.write_manifests_for_authority()?;
     world.start_control()?;
     world.wait_ready()?;
     for (node, id) in [("a", WEB_ID), ("b", CART_ID)] {
@@ -66,8 +66,8 @@ fn late_authority() -> Outcome {
 }
 
 fn foreign_token() -> Outcome {
-    let mut world = World::new()?;
-    world.write_manifests("")?;
+    let mut world = World::of_file()?;
+    world.write_manifests_for_authority()?;
     world.start_control()?;
     world.wait_log(CONTROL, &["15012"])?;
     ask_authority(&mut world, "b", "a")?;

@@ -36,7 +36,7 @@ fn one_more(world: &World, counter: &str, before: f64) -> Outcome {
 }
 
 fn broken_file() -> Outcome {
-    let mut world = World::new()?;
+    let mut world = World::of_file()?;
     let _app = App::start(world.pod("cart"), PORT, Service::Echo).during("a server")?;
     let mut stream = live(&world)?;
     for (at, what) in ["garbage", "unknown field", "cut off", "not text", "bad policy", "empty"]
@@ -45,7 +45,7 @@ fn broken_file() -> Outcome {
     {
         // A good one that forbids the intruder; then a broken one.
         let mark = format!("{ALLOW_WEB}# {at}\n");
-        world.set_policies(&mark, &[])?;
+        world.set_file(&mark, &[])?;
         let good = world.config_text().to_owned();
         let broken = match what {
             "garbage" => b"\t}{:- what".to_vec(),
@@ -70,7 +70,7 @@ fn broken_file() -> Outcome {
         echo(&mut stream, "goes on\n").during(what)?;
         echo_and_end(connect(world.pod("web"), world.server(false))?, "new\n").during(what)?;
         // Mended, without a restart: the intruder is let in.
-        world.set_policies("", &[])?;
+        world.set_file("", &[])?;
         echo_and_end(connect(world.pod("intruder"), world.server(false))?, "mended\n")?;
     }
     Ok(())
@@ -128,7 +128,7 @@ fn broken_agent() -> Outcome {
     let _app = App::start(world.pod("cart"), PORT, Service::Echo).during("a server")?;
     let mut stream = live(&world)?;
     let agent = world.foreign_agent("b")?;
-    let plain = File::open(world.dir().join("mesh.yaml")).during("opening a file")?;
+    let plain = File::open(world.dir().join("manifests.yaml")).during("opening a file")?;
     for case in cases() {
         let what = case.what;
         let session = agent.accept().during(what)?;

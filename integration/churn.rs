@@ -8,6 +8,7 @@ use std::thread::{self, JoinHandle};
 
 use adit::cli::lab::{App, Pod, Redirection, Service};
 
+use crate::world::control::{ALLOW_WEB, DENY_EVERYBODY_DRY_RUN};
 use crate::world::{
     Context, End, Outcome, PATIENCE, PORT, World, connect, echo, echo_and_end, ensure, read_to_end,
     refused, reset,
@@ -24,13 +25,8 @@ pub(crate) const TESTS: crate::Tests = &[
     ("a_pod_that_left_is_cut_at_once", pod_removed),
 ];
 
-const ALLOW_WEB: &str = "- {name: only-web, namespace: shop, scope: Namespace, action: Allow, \
-    dryRun: false, rules: [[[{principals: [{Exact: cluster.local/ns/front/sa/web}]}]]]}\n";
 const DENY_ALL: &str = "- {name: nobody, namespace: shop, scope: WorkloadSelector, action: Deny, \
     dryRun: false, rules: [[]]}\n";
-const DENY_ALL_DRY: &str = "- {name: nobody, namespace: shop, scope: Namespace, action: Deny, \
-    dryRun: true, rules: [[]]}\n";
-
 /// Short connections one after another, until told to stop.
 pub(crate) struct Traffic {
     stop: Arc<AtomicBool>,
@@ -96,7 +92,7 @@ fn policy_change() -> Outcome {
     let mut allowed = live(&world, "web")?;
     let mut forbidden = live(&world, "intruder")?;
     let mut plaintext = live(&world, "legacy")?;
-    world.set_policies(ALLOW_WEB, &[])?;
+    world.set_policies(ALLOW_WEB)?;
     for stream in [&mut forbidden, &mut plaintext] {
         let seen = read_to_end(stream)?;
         ensure!(seen == (Vec::new(), End::Reset), "a forbidden connection saw {seen:?}");
@@ -109,10 +105,10 @@ fn policy_change() -> Outcome {
 }
 
 fn policy_unknown() -> Outcome {
-    let mut world = World::new()?;
+    let mut world = World::of_file()?;
     let _app = App::start(world.pod("cart"), PORT, Service::Echo).during("starting a server")?;
     let mut before = live(&world, "web")?;
-    world.set_policies("", &[("cart", &["shop/not-there"])])?;
+    world.set_file("", &[("cart", &["shop/not-there"])])?;
     refused(world.pod("web"), world.server(false))?;
     world.wait_log("b", &["policy_unknown: policy shop/not-there has not arrived"])?;
     let seen = read_to_end(&mut before)?;
@@ -123,18 +119,18 @@ fn policy_unknown() -> Outcome {
     // It arrives, and all is well again.
     let arrives = "- {name: not-there, namespace: shop, scope: WorkloadSelector, action: Allow, \
         dryRun: false, rules: [[]]}\n";
-    world.set_policies(arrives, &[("cart", &["shop/not-there"])])?;
+    world.set_file(arrives, &[("cart", &["shop/not-there"])])?;
     echo_and_end(connect(world.pod("web"), world.server(false))?, "arrived\n")
 }
 
 fn newly_selected() -> Outcome {
-    let mut world = World::new()?;
+    let mut world = World::of_file()?;
     let _app = App::start(world.pod("cart"), PORT, Service::Echo).during("starting a server")?;
     // The policy is known, but selects nobody.
-    world.set_policies(DENY_ALL, &[])?;
+    world.set_file(DENY_ALL, &[])?;
     let mut stream = live(&world, "web")?;
     // Only the workload changes.
-    world.set_policies(DENY_ALL, &[("cart", &["shop/nobody"])])?;
+    world.set_file(DENY_ALL, &[("cart", &["shop/nobody"])])?;
     let seen = read_to_end(&mut stream)?;
     ensure!(seen == (Vec::new(), End::Reset), "saw {seen:?}");
     world.wait_log("b", &["policy_changed: explicitly denied by: shop/nobody"])?;
@@ -142,9 +138,9 @@ fn newly_selected() -> Outcome {
 }
 
 fn missing_strict() -> Outcome {
-    let mut world = World::new()?;
+    let mut world = World::of_file()?;
     let _app = App::start(world.pod("cart"), PORT, Service::Echo).during("starting a server")?;
-    world.set_policies("", &[("cart", &["shop/converted_peer_authentication_p"])])?;
+    world.set_file("", &[("cart", &["shop/converted_peer_authentication_p"])])?;
     echo_and_end(connect(world.pod("web"), world.server(false))?, "mutual TLS goes on\n")?;
     refused(world.pod("legacy"), world.server(false))?;
     world.wait_log("b", &["policy_denied", "shop/converted_peer_authentication_p"])?;
@@ -154,7 +150,7 @@ fn missing_strict() -> Outcome {
 fn dry_run() -> Outcome {
     let mut world = World::new()?;
     let _app = App::start(world.pod("cart"), PORT, Service::Echo).during("starting a server")?;
-    world.set_policies(DENY_ALL_DRY, &[])?;
+    world.set_policies(DENY_EVERYBODY_DRY_RUN)?;
     echo_and_end(connect(world.pod("web"), world.server(false))?, "allowed\n")?;
     world.wait_log("b", &["\tpolicy\tdry run", "shop/nobody", "would=\"deny\""])?;
     Ok(())

@@ -23,7 +23,7 @@ fn allow(accounts: &[&str]) -> String {
     let principals: Vec<String> =
         accounts.iter().map(|account| format!("cluster.local/ns/front/sa/{account}")).collect();
     format!(
-        "---\napiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\n\
+        "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\n\
          metadata: {{name: callers, namespace: shop}}\n\
          spec: {{selector: {{matchLabels: {{app: cart}}}}, action: ALLOW, \
          rules: [{{from: [{{source: {{principals: [{}]}}}}]}}]}}\n",
@@ -36,7 +36,7 @@ fn begin(yaml: &str) -> Outcome<World> {
     let mut world = World::of_manifests(yaml)?;
     world.start_control()?;
     for node in ["a", "b"] {
-        world.start_asking(node)?;
+        world.start_proxy(node, node)?;
     }
     world.wait_ready()?;
     Ok(world)
@@ -55,7 +55,7 @@ fn is_cut(stream: std::net::TcpStream) -> Outcome {
 }
 
 fn from_yaml() -> Outcome {
-    let world = begin(&allow(&["web", "intruder"]))?;
+    let mut world = begin(&allow(&["web", "intruder"]))?;
     let _app = App::start(world.pod("cart"), PORT, Service::Echo).during("a server")?;
     echo_and_end(connect(world.pod("web"), service())?, "by its service\n")?;
     world.wait_log("b", &["connection complete", WEB_ID, CART_ID])?;
@@ -114,7 +114,7 @@ fn saved() -> Outcome {
             // Certificates do not depend on the control plane here.
             let own = [("FAKE_CA", "true"), ("CA_ADDRESS", ""), ("DEV_CA_DIR", ca.as_str())];
             let kept = [("XDS_SNAPSHOT_PATH", path.as_str())];
-            world.start_asking_with(node, &[&own[..], &kept].concat())?;
+            world.start_proxy_at((node, node), node, &[&own[..], &kept].concat())?;
         }
         world.wait_ready()
     };
@@ -137,7 +137,7 @@ fn saved() -> Outcome {
 fn late() -> Outcome {
     let mut world = World::of_manifests("")?;
     for node in ["a", "b"] {
-        world.start_asking(node)?;
+        world.start_proxy(node, node)?;
         world.wait_log(node, &["no control plane", "no root certificate"])?;
     }
     let not_ready = |node: &str| {
@@ -157,7 +157,7 @@ fn on_demand() -> Outcome {
     let mut world = World::of_manifests(&allow(&["web"]))?;
     world.start_control()?;
     for node in ["a", "b"] {
-        world.start_asking_with(node, &[("XDS_ON_DEMAND", "true")])?;
+        world.start_proxy_at((node, node), node, &[("XDS_ON_DEMAND", "true")])?;
     }
     world.wait_ready()?;
     let names = |node: &str| -> Outcome<Vec<String>> {

@@ -5,6 +5,7 @@ use std::net::{IpAddr, Shutdown, SocketAddr};
 
 use adit::cli::lab::{App, Service};
 
+use crate::world::control::{ALLOW_WEB, DENY_INTRUDER, STRICT};
 use crate::world::{
     Context, End, Outcome, PORT, VIP, World, accept_one, connect, echo_and_end, ensure, listen,
     read_to_end, refused, reset,
@@ -21,15 +22,6 @@ pub(crate) const TESTS: crate::Tests = &[
     ("resets_are_carried", resets),
     ("own_ports_are_no_destination", own_ports),
 ];
-
-const ALLOW_WEB: &str = "- {name: only-web, namespace: shop, scope: Namespace, action: Allow, \
-    dryRun: false, rules: [[[{principals: [{Exact: cluster.local/ns/front/sa/web}]}]]]}\n";
-const DENY_INTRUDER: &str = "- {name: no-intruder, namespace: shop, scope: Namespace, \
-    action: Deny, dryRun: false, \
-    rules: [[[{principals: [{Exact: cluster.local/ns/front/sa/intruder}]}]]]}\n";
-const STRICT: &str = "- {name: istio_converted_static_strict, namespace: istio-system, \
-    scope: WorkloadSelector, action: Deny, dryRun: false, \
-    rules: [[[{notPrincipals: [{Presence: []}]}]]]}\n";
 
 fn families(world: &World) -> impl Iterator<Item = bool> + use<> {
     [false, true].into_iter().take(if world.lab.has_ipv6() { 2 } else { 1 })
@@ -66,8 +58,7 @@ fn allowed() -> Outcome {
 }
 
 fn original_source() -> Outcome {
-    let mut world = World::new()?;
-    world.set_policies("", &[])?;
+    let world = World::new()?;
     let _app = App::start(world.pod("cart"), PORT, Service::Peer).during("starting a server")?;
     for ipv6 in families(&world) {
         for name in ["web", "legacy"] {
@@ -98,7 +89,7 @@ fn denied() -> Outcome {
     let mut world = World::new()?;
     let _app = App::start(world.pod("cart"), PORT, Service::Echo).during("starting a server")?;
     let to = world.server(false);
-    world.set_policies(ALLOW_WEB, &[])?;
+    world.set_policies(ALLOW_WEB)?;
     echo_and_end(connect(world.pod("web"), to)?, "allowed\n")?;
     refused(world.pod("intruder"), to)?;
     let flagged = [
@@ -109,7 +100,7 @@ fn denied() -> Outcome {
     world.wait_log("b", &flagged)?;
     // The side that asked only learns the status.
     world.wait_log("a", &["connect_refused: the far side answered 401"])?;
-    world.set_policies(&format!("{ALLOW_WEB}{DENY_INTRUDER}"), &[])?;
+    world.set_policies(&format!("{ALLOW_WEB}---\n{DENY_INTRUDER}"))?;
     refused(world.pod("intruder"), to)?;
     world.wait_log("b", &["policy_denied: explicitly denied by: shop/no-intruder"])?;
     let counted = world
@@ -123,10 +114,10 @@ fn strict_and_permissive() -> Outcome {
     let _app = App::start(world.pod("cart"), PORT, Service::Echo).during("starting a server")?;
     for ipv6 in families(&world) {
         let to = world.server(ipv6);
-        world.set_policies("", &[])?;
+        world.set_policies("")?;
         echo_and_end(connect(world.pod("legacy"), to)?, "permissive\n")?;
         let strict = "istio-system/istio_converted_static_strict";
-        world.set_policies(STRICT, &[("cart", &[strict])])?;
+        world.set_policies(STRICT)?;
         refused(world.pod("legacy"), to)?;
         world.wait_log("b", &["policy_denied", strict])?;
         echo_and_end(connect(world.pod("web"), to)?, "mutual TLS goes on\n")?;

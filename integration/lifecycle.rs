@@ -67,7 +67,7 @@ fn refuses_connections(world: &World, pod: &str, to: SocketAddr) -> Outcome {
 }
 
 fn readiness() -> Outcome {
-    let mut world = World::new()?;
+    let mut world = World::of_file()?;
     world.lab.add_node("spare").during("making a node")?;
     let config = world.dir().join("later.yaml");
     let text = config.to_string_lossy().into_owned();

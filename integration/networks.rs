@@ -188,7 +188,7 @@ fn policy() -> Outcome {
         App::start(scene.world.pod("cart"), PORT, Service::Echo).during("starting a server")?;
     let mut live = scene.connect()?;
     echo(&mut live, "allowed\n")?;
-    scene.world.set_policies(DENY, &[])?;
+    scene.world.set_file(DENY, &[])?;
     let seen = read_to_end(&mut live)?;
     ensure!(seen == (Vec::new(), End::Reset), "a connection that is cut saw {seen:?}");
     scene.world.wait_log("b", &["policy_changed", "shop/no-web"])?;

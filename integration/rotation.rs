@@ -34,8 +34,8 @@ fn begin(life: &str) -> Outcome<World> {
     world.write_manifests("")?;
     world.start_control()?;
     let alone = [("POOL_MAX_STREAMS_PER_CONNECTION", "1"), ("POOL_UNUSED_RELEASE_TIMEOUT", "1ms")];
-    world.start_asking_with("a", &[("SECRET_TTL", life)])?;
-    world.start_asking_with("b", &[&[("SECRET_TTL", life)][..], &alone].concat())?;
+    world.start_proxy_at(("a", "a"), "a", &[("SECRET_TTL", life)])?;
+    world.start_proxy_at(("b", "b"), "b", &[&[("SECRET_TTL", life)][..], &alone].concat())?;
     world.wait_ready()?;
     Ok(world)
 }

@@ -7,6 +7,7 @@ use std::path::Path;
 use adit::cli::lab::{App, Service};
 
 use crate::lifecycle::{ADMIN, CART_ID, WEB_ID, exit_code, live};
+use crate::world::control::ALLOW_WEB;
 use crate::world::{Context, Outcome, PATIENCE, PORT, World, connect, echo_and_end, ensure, until};
 
 pub(crate) const TESTS: crate::Tests = &[
@@ -48,13 +49,10 @@ fn log_level() -> Outcome {
     Ok(())
 }
 
-const ALLOW_WEB: &str = "- {name: only-web, namespace: shop, scope: Namespace, action: Allow, \
-    dryRun: false, rules: [[[{principals: [{Exact: cluster.local/ns/front/sa/web}]}]]]}\n";
-
 fn dump() -> Outcome {
     let mut world = World::new()?;
     let _app = App::start(world.pod("cart"), PORT, Service::Echo).during("a server")?;
-    world.set_policies(ALLOW_WEB, &[])?;
+    world.set_policies(ALLOW_WEB)?;
     let stream = live(&world)?;
     let src = stream.local_addr().during("an address")?.to_string();
     let (cart, web) = (world.pod("cart"), world.pod("web"));
@@ -145,7 +143,7 @@ fn exposition() -> Outcome {
 
 fn shared_root() -> Outcome {
     // Both proxies of a world are started at once and find no folder.
-    let world = World::new()?;
+    let world = World::of_file()?;
     let mut roots = Vec::new();
     for node in ["a", "b"] {
         world.wait_log(node, &["\twarn\t", "come from a development root"])?;
@@ -196,7 +194,7 @@ fn cannot_start(world: &mut World, settings: &[Setting<'_>], parts: &[&str]) -> 
 }
 
 fn unsafe_folders() -> Outcome {
-    let mut world = World::new()?;
+    let mut world = World::of_file()?;
     world.lab.add_node("spare").during("making a node")?;
     let folder = |name: &str, mode: u32| {
         let path = world.dir().join(name);
@@ -231,7 +229,7 @@ fn unsafe_folders() -> Outcome {
 }
 
 fn contradictions() -> Outcome {
-    let mut world = World::new()?;
+    let mut world = World::of_file()?;
     world.lab.add_node("spare").during("making a node")?;
     let real = ("CA_ADDRESS", "https://istiod.istio-system.svc:15012");
     let cases: [(&[Setting<'_>], &[&str]); 7] = [

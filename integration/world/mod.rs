@@ -2,6 +2,7 @@
 //! on.
 
 pub(crate) mod control;
+mod file;
 pub(crate) mod frames;
 pub(crate) mod gateway;
 pub(crate) mod peer;
@@ -10,7 +11,7 @@ mod refusal;
 mod streams;
 
 use std::collections::BTreeMap;
-use std::fmt::{Display, Write as _};
+use std::fmt::Display;
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::DirBuilderExt;
@@ -66,14 +67,21 @@ pub(crate) struct World {
     pub(crate) lab: Lab,
     pub(crate) agents: BTreeMap<String, Agent>,
     pub(crate) proxies: BTreeMap<String, Proxy>,
-    pub(crate) policies: String,
-    pub(crate) listed: BTreeMap<String, Vec<String>>,
+    mesh: Mesh,
+    /// How many states of the mesh there were, and the text of the last.
     generation: u64,
     written: String,
     environment: Vec<(String, String)>,
-    /// If node `b` is a network of its own: who may answer there, as the service says.
-    beyond: Option<Vec<String>>,
     dir: TempDir,
+}
+
+/// Where the proxies learn what the mesh is.
+enum Mesh {
+    /// Kubernetes YAML, which `adit control` tells: that of the samples, the pods that came later
+    /// and these documents.
+    Manifests(String),
+    /// A file, for what YAML of Kubernetes cannot say.
+    File(file::File),
 }
 
 /// A folder that goes with the test.
@@ -116,39 +124,26 @@ impl World {
 
     /// The whole world, its proxies with more environment.
     pub(crate) fn with_environment(environment: &[(&str, &str)]) -> Outcome<Self> {
-        Self::build(environment, None)
-    }
-
-    /// The whole world as two networks, [`BEYOND`] being that of node `b`, with `legacy` as the
-    /// gateway to it; `names` may answer there.
-    pub(crate) fn apart(names: &[&str]) -> Outcome<Self> {
-        let names = names.iter().map(|name| (*name).to_owned()).collect();
-        Self::build(&[], Some(names))
-    }
-
-    fn build(environment: &[(&str, &str)], beyond: Option<Vec<String>>) -> Outcome<Self> {
-        let mut world = Self::lay_out(environment, beyond)?;
-        world.write()?;
-        world.generation = 1;
-        let network = if world.beyond.is_some() { BEYOND } else { "" };
-        world.start_proxy("a", "a")?;
-        world.start_proxy_at(("b", "b"), "b", &[("NETWORK", network)])?;
+        let mut world = Self::of_manifests("")?;
+        world.environment = environment.iter().map(|(n, v)| ((*n).into(), (*v).into())).collect();
+        world.start_control()?;
+        for node in ["a", "b"] {
+            world.start_proxy(node, node)?;
+        }
         world.wait_ready()?;
         Ok(world)
     }
 
     /// Nodes, pods and agents.
-    fn lay_out(environment: &[(&str, &str)], beyond: Option<Vec<String>>) -> Outcome<Self> {
+    fn lay_out(mesh: Mesh) -> Outcome<Self> {
         let mut world = Self {
             lab: Lab::create(7, None).during("making the laboratory")?,
             agents: BTreeMap::new(),
             proxies: BTreeMap::new(),
-            policies: String::new(),
-            listed: BTreeMap::new(),
+            mesh,
             generation: 0,
             written: String::new(),
-            environment: environment.iter().map(|(n, v)| ((*n).into(), (*v).into())).collect(),
-            beyond,
+            environment: Vec::new(),
             dir: TempDir::new()?,
         };
         for node in ["a", "b"] {
@@ -198,9 +193,15 @@ impl World {
     ) -> Outcome {
         let netns = &self.lab.node(place).ok_or("no such node")?.netns;
         let (agent, dir) = (self.agents[node].path().to_owned(), self.dir.path());
-        let config = dir.join("mesh.yaml");
-        let mut plan =
-            ProxyPlan::from_files(Path::new(PROGRAM), (node, netns), &agent, &config, dir);
+        let (program, from) = (Path::new(PROGRAM), (node, netns));
+        let mut plan = match &self.mesh {
+            Mesh::Manifests(_) => {
+                ProxyPlan::from_control(program, from, &agent, self.control_address()?, dir)
+            }
+            Mesh::File(_) => {
+                ProxyPlan::from_files(program, from, &agent, &dir.join("mesh.yaml"), dir)
+            }
+        };
         let own = self.environment.iter().map(|(name, value)| (&**name, &**value));
         for (variable, value) in own.chain(environment.iter().copied()) {
             plan = plan.with(variable, value);
@@ -216,17 +217,6 @@ impl World {
         let agent = self.agents.get_mut(node).ok_or("no such node")?;
         agent.stop();
         RawAgent::listen(agent.path())
-    }
-
-    /// Writes the configuration file as it is, good or bad, over what is there.
-    pub(crate) fn overwrite_config(&mut self, text: &[u8]) -> Outcome {
-        self.written.clear();
-        fs::write(self.dir.path().join("mesh.yaml"), text).during("overwriting the configuration")
-    }
-
-    /// The configuration as it was written last.
-    pub(crate) fn config_text(&self) -> &str {
-        &self.written
     }
 
     /// Waits until every proxy is ready.
@@ -253,85 +243,41 @@ impl World {
         &self.proxies[name]
     }
 
-    /// Replaces the policies (YAML list items), and which of them workloads name, and waits until
-    /// every proxy has them.
-    pub(crate) fn set_policies(&mut self, policies: &str, listed: &[(&str, &[&str])]) -> Outcome {
-        policies.clone_into(&mut self.policies);
-        let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
-        self.listed = listed.iter().map(|(pod, list)| ((*pod).to_owned(), names(list))).collect();
+    /// Replaces the policies, documents of Kubernetes, and waits until every proxy has them.
+    pub(crate) fn set_policies(&mut self, policies: &str) -> Outcome {
+        let Mesh::Manifests(more) = &mut self.mesh else {
+            return Err("this world has a file".to_owned());
+        };
+        policies.clone_into(more);
         self.publish()
     }
 
-    /// Writes the configuration as the world now is, and waits until every proxy has it.
+    /// Writes the mesh as the world now is, and waits until every proxy has it.
     pub(crate) fn publish(&mut self) -> Outcome {
         if !self.write()? {
             return Ok(());
         }
         self.generation += 1;
-        let mark = format!("generation={} ", self.generation);
-        for (name, proxy) in &self.proxies {
-            proxy
-                .wait_log(0, PATIENCE, |line| {
-                    line.contains("configuration published") && line.contains(&mark)
-                })
-                .during(&format!("waiting for {name} to publish {mark}"))?;
+        match &self.mesh {
+            Mesh::Manifests(_) => self.wait_acknowledged(),
+            Mesh::File(_) => self.wait_published(),
         }
-        Ok(())
     }
 
-    /// Writes the file in one step, as an editor or a ConfigMap does; whether it is another one.
+    /// Writes it in one step, as an editor or a ConfigMap does; whether it is another one.
     fn write(&mut self) -> Outcome<bool> {
-        let mut text = "workloads:\n".to_owned();
-        for pod in self.lab.pods() {
-            self.describe(pod, &mut text);
-        }
-        let (vip, port) = VIP;
-        let names = self.beyond.iter().flatten();
-        let names: Vec<String> = names.map(|name| format!("\"{name}\"")).collect();
-        let _ = write!(
-            text,
-            "services:\n- {{name: cart, namespace: shop, hostname: cart.shop.svc.cluster.local, \
-             vips: [\"/{vip}\", \"{BEYOND}/{vip}\"], ports: {{{port}: {PORT}}}, \
-             subjectAltNames: [{}]}}\npolicies:\n{}",
-            names.join(", "),
-            if self.policies.is_empty() { "  []\n" } else { &self.policies }
-        );
+        let (text, name) = match &self.mesh {
+            Mesh::Manifests(more) => (self.manifests(more), "manifests.yaml"),
+            Mesh::File(file) => (file.describe(self), "mesh.yaml"),
+        };
         if text == self.written {
             return Ok(false);
         }
-        let (path, new) = (self.dir.path().join("mesh.yaml"), self.dir.path().join("new.yaml"));
-        fs::write(&new, &text).during("writing the configuration")?;
-        fs::rename(&new, &path).during("replacing the configuration")?;
+        let (path, new) = (self.dir.path().join(name), self.dir.path().join("new"));
+        fs::write(&new, &text).during("writing the mesh")?;
+        fs::rename(&new, &path).during("replacing the mesh")?;
         self.written = text;
         Ok(true)
-    }
-
-    fn describe(&self, pod: &Pod, text: &mut String) {
-        let PodPlan { node, name, namespace, service_account, redirection } = &*pod.plan;
-        let protocol = if *redirection == Redirection::Off { "TCP" } else { "HBONE" };
-        let ips: Vec<String> = pod.addresses().iter().map(|ip| format!("\"{ip}\"")).collect();
-        let services = match name.as_str() {
-            "cart" => format!("{{\"shop/cart.shop.svc.cluster.local\": {{{}: {PORT}}}}}", VIP.1),
-            _ => "{}".to_owned(),
-        };
-        let listed = self.listed.get(name).cloned().unwrap_or_default().join(", ");
-        let network = match (&self.beyond, node.as_str()) {
-            (Some(_), "b") => format!(
-                "network: {BEYOND}, networkGateway: {{destination: \"/{}\", \
-                 hboneMtlsPort: {}}}, ",
-                self.pod("legacy").ipv4,
-                gateway::HBONE
-            ),
-            _ => String::new(),
-        };
-        let _ = writeln!(
-            text,
-            "- {{uid: \"c//Pod/{namespace}/{name}\", name: {name}, namespace: {namespace}, \
-             serviceAccount: {service_account}, trustDomain: cluster.local, node: {node}, {network}\
-             workloadIps: [{}], protocol: {protocol}, authorizationPolicies: [{listed}], \
-             services: {services}}}",
-            ips.join(", "),
-        );
     }
 
     /// Waits for a line of a proxy's log.

@@ -100,10 +100,13 @@ impl Reload {
     }
 
     fn publish(&self, next: Catalogue, loaded: Loaded) {
-        let was_wrong = self.loaded.borrow().error.is_some();
         // The first look after the start finds what is served already.
         if next.same_as(&self.catalogue.borrow()) {
-            self.loaded.send_modify(|loaded| loaded.error = None);
+            let mut was_wrong = false;
+            self.loaded.send_modify(|now| {
+                was_wrong = now.error.is_some();
+                *now = Loaded { generation: now.generation, ..loaded };
+            });
             if was_wrong {
                 tracing::info!("the manifests are as they were served");
             }

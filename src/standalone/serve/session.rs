@@ -68,7 +68,8 @@ pub(super) struct Standing {
     pub(super) wildcard: bool,
     /// How many resources the client has been sent and still has.
     pub(super) resources: usize,
-    /// The newest generation that it acknowledged; 0 for none.
+    /// The newest generation that it acknowledged, with those after it that have nothing new for
+    /// it; 0 for none.
     pub(super) acknowledged: u64,
     /// The newest that it was sent and did not answer.
     pub(super) unanswered: Option<u64>,
@@ -141,7 +142,9 @@ impl Session {
         let mut responses = Vec::new();
         for kind in kinds {
             let change = self.change(kind, catalogue, BTreeSet::new());
-            if !change.is_nothing() {
+            if change.is_nothing() {
+                self.covers(kind, catalogue.generation);
+            } else {
                 responses.push(self.respond(kind, catalogue, change));
             }
         }
@@ -205,6 +208,17 @@ impl Session {
             removed.push(name.to_string());
         }
         Change { resources, removed }
+    }
+
+    /// Notes a generation that has nothing new of a kind: who has acknowledged, or will, what was
+    /// sent last is as far.
+    fn covers(&mut self, kind: ResourceType, generation: u64) {
+        let Some(subscription) = self.streams.get_mut(&kind) else { return };
+        match subscription.unanswered.back_mut() {
+            Some((_, covered)) => *covered = generation,
+            None if subscription.last_nack.is_none() => subscription.acknowledged = generation,
+            None => {}
+        }
     }
 
     /// A response, whose answer is due from now on.

@@ -28,6 +28,8 @@ metadata: {name: only-web, namespace: shop}
 spec: {rules: [{from: [{source: {serviceAccounts: [web]}}]}]}
 ";
 
+const JOB: &str = "{apiVersion: batch/v1, kind: Job, metadata: {name: once, namespace: shop}}\n";
+
 fn pod(name: &str, node: &str, ip: &str) -> String {
     format!(
         "---\napiVersion: v1\nkind: Pod\nmetadata: {{name: {name}, namespace: shop}}\n\
@@ -144,6 +146,13 @@ async fn a_proxy_is_served_and_told_of_changes() {
     let error = status["error"].as_str().unwrap();
     assert!(error.contains("mesh.yaml:12: an object has an apiVersion and a kind"), "{error}");
     assert_eq!(status["generation"], 2);
+
+    // What is not served is told too when nothing else changes.
+    world.write(&format!("{yaml}{}---{POLICY}---\n{JOB}", pod("db", "node-b", "10.0.0.2")));
+    let told = |status: &serde_json::Value| status["not_served"] != serde_json::json!([]);
+    let status = world.status_with(told).await;
+    assert!(status["not_served"][0].as_str().unwrap().contains("Job"), "{status}");
+    assert_eq!((&status["generation"], &status["error"]), (&2.into(), &serde_json::Value::Null));
 
     // A refusal is kept for people to see, and the page is safe to look at.
     world.write(&yaml);

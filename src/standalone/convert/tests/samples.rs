@@ -21,6 +21,11 @@ fn loaded(path: &str) -> Resources {
 fn everything_in_the_samples_is_served() {
     assert_eq!(notes(&samples()), [""; 0]);
     assert_eq!(notes(&loaded("deploy/samples/demo/mesh.yaml")), [""; 0]);
+    let two_nodes = notes(&loaded("deploy/samples/two-nodes"));
+    assert!(
+        matches!(&two_nodes[..], [one] if one.contains("served as a dry run")),
+        "{two_nodes:?}"
+    );
 }
 
 #[test]

@@ -157,6 +157,34 @@ fn answers_are_counted() {
 }
 
 #[test]
+fn what_has_nothing_new_is_as_far_as_what_was_acknowledged() {
+    let mut session = Session::default();
+    let mut at = catalogue(1, &[A], "1");
+    let standing = |session: &Session| {
+        let of = session.standing().remove(0);
+        (of.acknowledged, of.unanswered)
+    };
+    receive(&mut session, request(ADDRESS), &at);
+    for generation in [2, 3] {
+        at = catalogue(generation, &[A], "1");
+        assert_eq!(session.update(&at), []);
+        assert_eq!(standing(&session), (0, Some(generation)));
+    }
+    receive(&mut session, answer("1-1", None), &at);
+    assert_eq!(standing(&session), (3, None));
+    at = catalogue(4, &[A], "1");
+    assert_eq!(session.update(&at), []);
+    assert_eq!(standing(&session), (4, None));
+    at = catalogue(5, &[A, B], "1");
+    let nonce = session.update(&at)[0].nonce.clone();
+    receive(&mut session, answer(&nonce, Some("b: no")), &at);
+    // What was refused is not acknowledged by another's change.
+    at = catalogue(6, &[A, B], "1");
+    assert_eq!(session.update(&at), []);
+    assert_eq!(standing(&session), (4, None));
+}
+
+#[test]
 fn on_demand_only_what_is_asked_for() {
     let mut session = Session::default();
     let first = catalogue(1, &[A, B], "1");
