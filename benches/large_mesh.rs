@@ -1,7 +1,9 @@
 //! A large mesh, and a control plane that tells it: the other process of `sync.rs`.
 
+use std::net::Ipv4Addr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use adit::cli::lab::PodPlan;
 use adit::wire::xds::discovery::aggregated_discovery_service_server as server;
 use adit::wire::xds::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Resource};
 use adit::wire::xds::workload::address::Type;
@@ -13,10 +15,11 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use prost::Message;
 use prost_types::Any;
+use tokio::io::AsyncReadExt;
 use tokio::net::TcpListener;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
-use tokio::time::interval;
+use tokio::time::{MissedTickBehavior, interval};
 use tonic::codegen::Service as _;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -32,8 +35,45 @@ pub(crate) const AT_ONCE: usize = 1_000;
 /// The workload whose updates say when they were sent.
 pub(crate) const PROBE: &str = "c1//Pod/ns-0/probe";
 
+/// While somebody is connected to this port, updates come.
+pub(crate) const SWITCH_PORT: u16 = 15_011;
+
 /// Its control plane.
-struct Mesh;
+#[derive(Clone, Default)]
+pub(crate) struct Mesh {
+    /// Pods that answer for real, as [`Mesh::describe`] writes them.
+    real: Vec<String>,
+    /// How many are connected to the switch; without one, a script is played.
+    switch: Option<watch::Receiver<usize>>,
+}
+
+impl Mesh {
+    /// A pod that there is, on one line.
+    pub(crate) fn describe(plan: &PodPlan, ip: Ipv4Addr) -> String {
+        format!("{} {} {} {ip}", plan.namespace, plan.name, plan.node)
+    }
+
+    /// The resource of such a pod.
+    fn real(line: &str) -> Option<Resource> {
+        let mut parts = line.split(' ');
+        let (namespace, name, node) = (parts.next()?, parts.next()?, parts.next()?);
+        let ip: Ipv4Addr = parts.next()?.parse().ok()?;
+        let uid = format!("c1//Pod/{namespace}/{name}");
+        let workload = Workload {
+            uid: uid.clone(),
+            name: name.to_owned(),
+            namespace: namespace.to_owned(),
+            addresses: vec![ip.octets().to_vec()],
+            tunnel_protocol: 1,
+            service_account: name.to_owned(),
+            node: node.to_owned(),
+            cluster_id: "c1".to_owned(),
+            ..Workload::default()
+        };
+        let address = Address { r#type: Some(Type::Workload(workload)) };
+        Some(resource(&uid, 0, address.encode_to_vec()))
+    }
+}
 
 #[tonic::async_trait]
 impl server::AggregatedDiscoveryService for Mesh {
@@ -46,10 +86,11 @@ impl server::AggregatedDiscoveryService for Mesh {
     ) -> Result<Response<Self::DeltaAggregatedResourcesStream>, Status> {
         let (responses, queue) = mpsc::channel(AT_ONCE);
         let mut script = JoinSet::new();
+        let mesh = self.clone();
         script.spawn(async move {
             // Both first requests and their answers' answers are read, and that is all.
             let mut requests = request.into_inner();
-            let _ = play(&mut requests, &responses).await;
+            let _ = mesh.play(&mut requests, &responses).await;
         });
         let queue = unfold((queue, script), |(mut queue, script)| async {
             Some((Ok(queue.recv().await?), (queue, script)))
@@ -58,16 +99,57 @@ impl server::AggregatedDiscoveryService for Mesh {
     }
 }
 
-/// The first responses, then updates one by one, then many at once.
-async fn play(
+impl Mesh {
+    /// The first responses, then updates: as the switch says, or by the script.
+    async fn play(
+        self,
+        requests: &mut Streaming<DeltaDiscoveryRequest>,
+        responses: &mpsc::Sender<DeltaDiscoveryResponse>,
+    ) -> Result<(), Failure> {
+        let real = self.real.iter().filter_map(|line| Self::real(line));
+        let first = real.chain(addresses()).collect();
+        responses.send(response(ResourceType::Address, first)).await?;
+        responses.send(response(ResourceType::Authorization, policies())).await?;
+        for _ in 0..4 {
+            requests.message().await?;
+        }
+        match self.switch {
+            Some(switch) => switched(switch, requests, responses).await,
+            None => scripted(requests, responses).await,
+        }
+    }
+}
+
+/// Another workload of the mesh changes each millisecond while the switch is on.
+async fn switched(
+    mut switch: watch::Receiver<usize>,
     requests: &mut Streaming<DeltaDiscoveryRequest>,
     responses: &mpsc::Sender<DeltaDiscoveryResponse>,
 ) -> Result<(), Failure> {
-    responses.send(response(ResourceType::Address, addresses())).await?;
-    responses.send(response(ResourceType::Authorization, policies())).await?;
-    for _ in 0..4 {
+    let mut ticks = interval(Duration::from_millis(1));
+    // What was missed while it was off is not made up for.
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    for number in 1.. {
+        switch.wait_for(|connected| *connected > 0).await?;
+        ticks.tick().await;
+        let pod = number * 97 % WORKLOADS;
+        let (uid, name) = names(pod);
+        let mut changed = workload(&uid, &name, pod);
+        if let Some(Type::Workload(workload)) = &mut changed.r#type {
+            workload.canonical_revision = number.to_string();
+        }
+        let changed = resource(&uid, number, changed.encode_to_vec());
+        responses.send(response(ResourceType::Address, vec![changed])).await?;
         requests.message().await?;
     }
+    Ok(())
+}
+
+/// Updates one by one, then many at once.
+async fn scripted(
+    requests: &mut Streaming<DeltaDiscoveryRequest>,
+    responses: &mpsc::Sender<DeltaDiscoveryResponse>,
+) -> Result<(), Failure> {
     let mut ticks = interval(Duration::from_millis(1));
     for number in 1..=UPDATES {
         ticks.tick().await;
@@ -128,10 +210,15 @@ fn workload(uid: &str, name: &str, number: usize) -> Address {
     }
 }
 
+/// The uid and the name of a pod.
+fn names(number: usize) -> (String, String) {
+    let name = format!("app-{}-7d4f9c6b8-{number:05}", number % SERVICES);
+    (format!("c1//Pod/ns-{}/{name}", number % 100), name)
+}
+
 fn addresses() -> Vec<Resource> {
     let pods = (0..WORKLOADS).map(|number| {
-        let name = format!("app-{}-7d4f9c6b8-{number:05}", number % SERVICES);
-        let uid = format!("c1//Pod/ns-{}/{name}", number % 100);
+        let (uid, name) = names(number);
         resource(&uid, number, workload(&uid, &name, number).encode_to_vec())
     });
     let services = (0..SERVICES).map(|number| {
@@ -176,12 +263,25 @@ fn policies() -> Vec<Resource> {
     (0..POLICIES).map(policy).collect()
 }
 
-pub(crate) async fn serve_all() -> Result<(), Failure> {
-    let listener = TcpListener::bind("127.0.0.1:0").await?;
-    println!("http://{}", listener.local_addr()?);
-    let server =
-        server::AggregatedDiscoveryServiceServer::new(Mesh).max_encoding_message_size(usize::MAX);
+/// Serves it on loopback; at an address and with pods that there are, with a switch.
+pub(crate) async fn serve_all(of: &[String]) -> Result<(), Failure> {
+    let (address, real) =
+        of.split_first().map_or(("127.0.0.1:0", &[][..]), |(at, pods)| (at, pods));
+    let listener = TcpListener::bind(address).await?;
     let mut connections = JoinSet::new();
+    let (connected, follow) = watch::channel(0);
+    let switch = match real {
+        [] => None,
+        _ => {
+            let switch = TcpListener::bind(("127.0.0.1", SWITCH_PORT)).await?;
+            connections.spawn(count_connected(switch, connected));
+            Some(follow)
+        }
+    };
+    println!("http://{}", listener.local_addr()?);
+    let mesh = Mesh { real: real.to_vec(), switch };
+    let server =
+        server::AggregatedDiscoveryServiceServer::new(mesh).max_encoding_message_size(usize::MAX);
     loop {
         let (stream, _) = listener.accept().await?;
         stream.set_nodelay(true)?;
@@ -190,5 +290,20 @@ pub(crate) async fn serve_all() -> Result<(), Failure> {
         let connection = http2::Builder::new(TokioExecutor::new())
             .serve_connection(TokioIo::new(stream), service);
         connections.spawn(async { drop(connection.await) });
+    }
+}
+
+/// Notes how many are connected.
+async fn count_connected(switch: TcpListener, connected: watch::Sender<usize>) {
+    let mut open = JoinSet::new();
+    loop {
+        tokio::select! {
+            accepted = switch.accept() => {
+                let Ok((mut stream, _)) = accepted else { return };
+                open.spawn(async move { drop(stream.read(&mut [0]).await) });
+            }
+            Some(_) = open.join_next(), if !open.is_empty() => {}
+        }
+        connected.send_replace(open.len());
     }
 }

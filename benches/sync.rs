@@ -1,9 +1,11 @@
 //! How fast and how small the client of delta xDS is: the first sync of a large mesh, updates that
 //! come one by one, and many at once.
 //!
-//! `cargo bench --bench sync`, or with `-- --publish` for publishing alone. The server is this
-//! program again, in another process.
+//! `cargo bench --bench sync`, with `-- --publish` for publishing alone, with `-- --connects` for
+//! what updates cost connections through real proxies. The server is this program again, in another
+//! process.
 
+mod connects;
 mod large_mesh;
 
 use std::collections::BTreeMap;
@@ -36,7 +38,14 @@ pub(crate) type Failure = Box<dyn Error + Send + Sync>;
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().collect();
     let has = |name: &str| arguments.iter().any(|argument| argument == name);
+    let after = |name: &str| {
+        let at = arguments.iter().position(|argument| argument == name);
+        at.map_or(&[][..], |at| &arguments[at + 1..])
+    };
     let client = arguments.iter().skip_while(|argument| *argument != "--client").nth(1);
+    if has("--connects") {
+        return ended(connects::measure());
+    }
     let runtime = Builder::new_current_thread().enable_all().build().expect("a runtime");
     let outcome = runtime.block_on(async {
         let work = async {
@@ -45,13 +54,20 @@ fn main() -> ExitCode {
                     measure_publishing();
                     Ok(())
                 }
-                _ if has("--serve") => serve_all().await,
+                _ if has("--serve") => serve_all(after("--serve")).await,
                 Some(address) => measure_client(address, has("--keeps")).await,
                 None => measure().await,
             }
         };
+        if has("--serve") {
+            return work.await;
+        }
         tokio::time::timeout(PATIENCE, work).await.unwrap_or_else(|late| Err(late.into()))
     });
+    ended(outcome)
+}
+
+fn ended(outcome: Result<(), Failure>) -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
