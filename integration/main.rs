@@ -9,6 +9,7 @@ mod authority;
 mod bad_input;
 mod churn;
 mod control_plane;
+mod corpus;
 mod flood;
 mod foreign_agent;
 mod journeys;
@@ -44,6 +45,7 @@ enum Needs {
 /// Every module with tests: its name, what it needs, its tests.
 const MODULES: &[(&str, Needs, Tests)] = &[
     ("tidy", Needs::Nothing, tidy::TESTS),
+    ("corpus", Needs::Nothing, corpus::TESTS),
     ("rootless", Needs::Namespaces, rootless::TESTS),
     ("sys_opener", Needs::Namespaces, sys_opener::TESTS),
     ("lab", Needs::Namespaces, lab::TESTS),

@@ -61,8 +61,6 @@ pub mod limits;
 mod plan;
 pub mod record;
 #[cfg(test)]
-mod replay;
-#[cfg(test)]
 pub(crate) mod testing;
 
 pub use engine::{Engine, Input};
