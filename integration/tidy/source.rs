@@ -68,6 +68,7 @@ pub(super) fn reachable(sources: &[Source]) -> HashMap<String, bool> {
         "src/lib.rs",
         "src/main.rs",
         "integration/main.rs",
+        "integration/peers/main.rs",
         "benches/e2e.rs",
         "benches/sync.rs",
         "build.rs",

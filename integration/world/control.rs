@@ -85,10 +85,12 @@ impl World {
     pub(super) fn wait_acknowledged(&self) -> Outcome {
         let proxies = self.proxies.len() - 1;
         let generation = self.generation;
-        until(&format!("{proxies} proxies acknowledge generation {generation}"), || {
+        let status = || -> Outcome<serde_json::Value> {
             let status = self.proxies[CONTROL].get(STATUS_PORT, "/status.json");
-            let status = status.during("asking the control plane")?;
-            let status: serde_json::Value = serde_json::from_str(&status).during("its status")?;
+            serde_json::from_str(&status.during("asking the control plane")?).during("its status")
+        };
+        until(&format!("{proxies} proxies acknowledge generation {generation}"), || {
+            let status = status()?;
             let current = |kinds: &serde_json::Value| {
                 let kinds = kinds.as_array().map_or(&[][..], |kinds| kinds);
                 kinds.len() == 2 && kinds.iter().all(|kind| kind["acknowledged"] == generation)
@@ -97,6 +99,7 @@ impl World {
             let there = listed.iter().filter(|proxy| current(&proxy["resources"])).count();
             Ok(status["generation"] == generation && there == listed.len() && there == proxies)
         })
+        .map_err(|error| format!("{error}; it says {:?}", status()))
     }
 
     /// Where it is.

@@ -37,14 +37,14 @@ const HOUR: i64 = 3600;
 
 /// Somebody who issues certificates.
 pub(crate) struct Pki {
-    root: CertificateDer<'static>,
+    pub(crate) root: CertificateDer<'static>,
     issuer: Issuer<'static, KeyPair>,
 }
 
 /// What a peer shows, and the key to it.
 pub(crate) struct Shown {
-    chain: Vec<CertificateDer<'static>>,
-    key: PrivateKeyDer<'static>,
+    pub(crate) chain: Vec<CertificateDer<'static>>,
+    pub(crate) key: PrivateKeyDer<'static>,
 }
 
 /// A connection with TLS.

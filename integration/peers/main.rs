@@ -1,0 +1,40 @@
+//! The real proxies and peers that others have written, on either end of a tunnel: Envoy as a
+//! waypoint, Node's http2, OpenSSL's record layer. They are installed by `.ci/run`; the README's
+//! `cargo test` does without.
+
+mod openssl;
+mod place;
+mod scenarios;
+
+#[allow(dead_code, unused_imports, reason = "the other test target uses the rest of it")]
+#[path = "../world/mod.rs"]
+mod world;
+
+use std::process::ExitCode;
+
+use adit::cli::lab::userns;
+use libtest_mimic::{Arguments, Trial};
+
+use place::{Kind, Place};
+
+fn main() -> ExitCode {
+    let arguments = Arguments::from_args();
+    // Before the first thread: only a process with one thread may change its user namespace.
+    let ground = if arguments.list { Ok(()) } else { userns::ensure() };
+    let ground = ground.map_err(|error| format!("{error}; {}", userns::remedy()));
+    let mut trials = Vec::new();
+    for kind in Kind::ALL {
+        for (name, scenario) in scenarios::ALL {
+            let ground = ground.clone();
+            trials.push(Trial::test(format!("{}::{name}", kind.name()), move || {
+                ground?;
+                let mut place = Place::new(kind)?;
+                scenario(&mut place).map_err(|error| place.explain(&error).into())
+            }));
+        }
+    }
+    for (name, test) in openssl::ALL {
+        trials.push(Trial::test(format!("openssl::{name}"), move || Ok(test()?)));
+    }
+    libtest_mimic::run(&arguments, trials).exit_code()
+}
