@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use adit::hbone::frame::{ErrorCode, FRAME_LEN_MAX, Frame, HEADER_LEN, Header, PREFACE, parse};
 use adit::hbone::http2::{Event, Room};
+use adit::hbone::limits::Debts;
 use adit::hbone::record::{Opened, Opener, RecordError, record_len};
 use adit::hbone::{Engine, Role};
 
@@ -12,6 +13,7 @@ use super::parts::{LIMITS, Ledger, Peer, Script, direction, engine, now, other};
 
 const APPLICATION_DATA: u8 = 23;
 const HANDSHAKE: u8 = 22;
+const UPDATES_MAX: u64 = 16;
 
 /// One end, and everything around it.
 struct World {
@@ -88,7 +90,7 @@ impl World {
         let stream = self.streams.get(which % self.streams.len().max(1)).copied().unwrap_or(1);
         let now = self.now;
         let http = self.engine.http_mut();
-        match what % 16 {
+        match what % 17 {
             0 => {
                 let greeting: &[u8] = if http.role() == Role::Server { PREFACE } else { b"" };
                 let settings = [0, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 4, 1, 0, 0, 0, 0];
@@ -96,20 +98,21 @@ impl World {
                 self.peer.seal(&content, APPLICATION_DATA, 0, &mut self.arriving);
             }
             1 | 2 => {
-                let content = script.piece(if what % 16 == 1 { which } else { which << 5 });
+                let content = script.piece(if what % 17 == 1 { which } else { which << 5 });
                 self.peer.seal(content, APPLICATION_DATA, 0, &mut self.arriving);
             }
-            3 => {
+            // Who asks for more is answered more often than it may be by others.
+            3 if self.peer.generation() < UPDATES_MAX => {
                 let update = [24, 0, 0, 1, u8::from(which.is_multiple_of(2))];
                 self.peer.seal(&update, HANDSHAKE, 0, &mut self.arriving);
                 self.peer.update();
             }
-            4 => {
+            3 | 4 => {
                 let content = script.piece(which);
                 self.peer.seal(content, HANDSHAKE, 0, &mut self.arriving);
             }
             5 => self.arriving.extend_from_slice(script.piece(which)),
-            6 | 7 => self.arrives(if what % 16 == 6 { which } else { usize::MAX }, script),
+            6 | 7 => self.arrives(if what % 17 == 6 { which } else { usize::MAX }, script),
             8 => {
                 if let Ok(opened) = http.open("10.0.0.1:80", [("a", "b")], now) {
                     self.streams.push(opened);
@@ -134,11 +137,32 @@ impl World {
                 self.now += Duration::from_millis(which as u64 * 50);
                 self.over |= self.engine.tick(self.now).is_err();
             }
+            16 => self.moves_over(script.piece(which)),
             _ => {
                 self.flush();
                 self.leaves(if which == 0 { usize::MAX } else { which << 4 });
             }
         }
+    }
+
+    /// Goes on in another process, or does not with a state that was bent.
+    fn moves_over(&mut self, bends: &[u8]) {
+        let Some(state) = self.engine.freeze(self.now) else { return };
+        let resume = |state: &[u8], ledger: &Rc<Ledger>| {
+            let debts: Debts = Rc::<Ledger>::clone(ledger);
+            Engine::resume(state, LIMITS, debts, self.now)
+        };
+        let ledger = Rc::new(Ledger::default());
+        if let [at, by, ..] = *bends {
+            let mut bent = state.to_vec();
+            let at = usize::from(at) * bent.len() / 256;
+            bent[at] ^= by;
+            drop(resume(&bent, &ledger));
+            assert_eq!(ledger.0.get(), 0, "no debt is left behind");
+        }
+        let resumed = resume(&state, &ledger).expect("a state of ours");
+        assert_eq!(ledger.0.get(), self.ledger.0.get(), "what is owed goes with it");
+        (self.engine, self.ledger) = (resumed, ledger);
     }
 
     fn arrives(&mut self, count: usize, script: &mut Script<'_>) {

@@ -13,6 +13,8 @@ use super::record::{
     Sealer, record_len,
 };
 
+mod frozen;
+
 /// Space that is worth a record of frames other than DATA.
 const CONTROL_SPACE_MIN: usize = 64;
 
@@ -263,3 +265,6 @@ mod tests;
 
 #[cfg(test)]
 mod chance;
+
+#[cfg(test)]
+mod handover;

@@ -37,6 +37,9 @@
 //! call ends every stream as if it were reset; [`Engine::flush`] has the last words, and when
 //! [`Engine::is_finished`] the socket is closed.
 //!
+//! **Another process.** [`Engine::freeze`] gives the state between any two of these calls, and
+//! [`Engine::resume`] goes on with it; what a driver knows of its streams it carries over itself.
+//!
 //! ```text
 //! readable:  kept = begin(batch); n = read(socket, batch[kept..])
 //!            input = receive(batch[..kept + n])
@@ -54,6 +57,7 @@
 mod engine;
 pub mod error;
 pub mod frame;
+mod frozen;
 pub mod handshake;
 pub mod hpack;
 pub mod http2;
@@ -64,6 +68,7 @@ pub mod record;
 pub(crate) mod testing;
 
 pub use engine::{Engine, Input};
+pub use frozen::ResumeError;
 pub use plan::{Plan, Slots};
 
 /// Which end of a tunnel we are.

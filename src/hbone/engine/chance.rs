@@ -15,6 +15,7 @@ const APP_BYTES_MAX: usize = 150_000;
 struct Play {
     world: World,
     rng: Rng,
+    limits: Limits,
     /// Whether applications may be reset, and tunnels frozen, in this play.
     rough: bool,
 }
@@ -26,7 +27,7 @@ fn nothing_is_lost_or_changed_in_any_schedule() {
         let records_max = [7, 50, 1 << 24][rng.usize(..3)];
         let limits = Limits { records_max, stream_window_max: 200_000, ..LIMITS };
         let rough = rng.bool();
-        let mut play = Play { world: World::new(limits), rng, rough };
+        let mut play = Play { world: World::new(limits), rng, limits, rough };
         println!("seed {seed}");
         for end in &mut play.world.ends {
             end.batch = vec![0; [150, 1_000, 17_000, 40_000, 262_144][play.rng.usize(..5)]];
@@ -52,6 +53,7 @@ impl Play {
             80..90 => self.leaves(at),
             90..92 => self.world.pass(Duration::from_millis(self.rng.u64(..700))),
             92..93 => self.world.ends[at].engine.sealer.ask_update(),
+            93..95 if self.rough => self.world.ends[at].move_over(self.limits, self.world.now),
             _ => self.flush(at),
         }
         assert_eq!(self.world.ends.each_ref().map(|end| end.error), [None; 2]);

@@ -8,6 +8,7 @@
 
 mod credit;
 mod fields;
+mod frozen;
 mod handle;
 mod open;
 mod over;

@@ -95,7 +95,7 @@ impl Stream {
 /// All streams by id. New ones have the greatest id, so a sorted list needs no other order.
 #[derive(Debug, Default)]
 pub(super) struct Streams {
-    list: Vec<Stream>,
+    pub(super) list: Vec<Stream>,
 }
 
 impl Streams {
@@ -126,6 +126,11 @@ impl Streams {
         if self.list.is_empty() && self.list.capacity() > 8 {
             self.list = Vec::new();
         }
+    }
+
+    /// Whether the ids are in their order.
+    pub(super) fn is_sorted(&self) -> bool {
+        self.list.is_sorted_by(|a, b| a.id < b.id)
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &Stream> {

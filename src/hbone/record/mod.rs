@@ -8,10 +8,13 @@
 use super::Role;
 
 mod error;
+mod frozen;
 mod open;
 mod post;
 mod seal;
 mod secret;
+
+pub(super) use frozen::DIRECTION_MAX;
 
 pub use error::{Alert, RecordError};
 pub use open::{Opened, Opener, record_len};

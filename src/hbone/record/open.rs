@@ -12,16 +12,16 @@ use super::{
 };
 
 /// Records in a row, key updates among them, that a peer may send without application data.
-const WITHOUT_DATA_MAX: u8 = 32;
+pub(super) const WITHOUT_DATA_MAX: u8 = 32;
 
 /// Opens what the peer sends.
 pub struct Opener {
     role: Role,
     state: DirectionState,
     keys: Keys,
-    messages: Messages,
-    without_data: u8,
-    closed: bool,
+    pub(super) messages: Messages,
+    pub(super) without_data: u8,
+    pub(super) closed: bool,
 }
 
 /// What was in a record.

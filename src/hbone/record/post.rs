@@ -5,7 +5,7 @@ use super::{RecordError, Role};
 const NEW_SESSION_TICKET: u8 = 4;
 const KEY_UPDATE: u8 = 24;
 
-const MESSAGE_HEADER: usize = 4;
+pub(super) const MESSAGE_HEADER: usize = 4;
 /// Tickets that a peer may send over the life of a connection; servers send one or two.
 const TICKETS_MAX: u8 = 16;
 /// Longest ticket message: lifetime, age, nonce, ticket and extensions at their longest.

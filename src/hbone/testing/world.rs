@@ -100,6 +100,18 @@ impl End {
         }
     }
 
+    /// Goes on in another process: with nothing but the bytes of its state.
+    pub(in crate::hbone) fn move_over(&mut self, limits: Limits, now: Instant) {
+        let state = self.engine.freeze(now).expect("it is not over");
+        let owed = self.ledger.owed.get();
+        self.ledger = Ledger::new(self.ledger.limit.get());
+        let debts = Rc::clone(&self.ledger) as Debts;
+        let resumed = Engine::resume(&state, limits, debts, now).expect("a state of ours");
+        assert_eq!(resumed.freeze(now), Some(state), "nothing is lost on the way");
+        assert_eq!(self.ledger.owed.get(), owed, "what is owed goes with it");
+        self.engine = resumed;
+    }
+
     /// Reads what arrived. Each application takes what `takes` says of the bytes it is given.
     pub(in crate::hbone) fn read(
         &mut self,

@@ -1,0 +1,167 @@
+//! Tunnels that are frozen and resumed between any two bytes.
+
+use std::rc::Rc;
+
+use crate::hbone::frame::{self, Setting};
+use crate::hbone::handshake::Keys;
+use crate::hbone::http2::Event;
+use crate::hbone::limits::{Debts, Limits};
+use crate::hbone::record::{HEADER, OVERHEAD, Sealer};
+use crate::hbone::testing::world::{LIMITS, Ledger, World};
+use crate::hbone::testing::{SUITES, key_pair};
+use crate::hbone::{Engine, ResumeError, Role};
+use crate::sys::clock::Clock;
+
+/// New keys all the time.
+const TIGHT: Limits = Limits { records_max: 7, ..LIMITS };
+
+/// One byte goes from one end to the other, if there is one, and both ends move.
+fn one_byte(world: &mut World, takes: usize) -> bool {
+    let mut moved = false;
+    for at in 0..2 {
+        let wire = world.ends[at].flush();
+        world.ends[at].engine.keep_unsent(&wire);
+        // The socket takes one byte: the rest of the batch is part of the state.
+        if let Some(&byte) = world.ends[at].engine.unsent().first() {
+            world.wires[1 - at].push(byte);
+            world.ends[at].engine.sent(1);
+            moved = true;
+        }
+        world.ends[at].move_over(TIGHT, world.now);
+        let arrived = std::mem::take(&mut world.wires[at]);
+        if !arrived.is_empty() {
+            world.ends[at].read(&arrived, world.now, |_, len| len.min(takes));
+            world.ends[at].move_over(TIGHT, world.now);
+        }
+        assert_eq!(world.ends[at].error, None);
+    }
+    moved
+}
+
+fn settle(world: &mut World, takes: usize) {
+    while one_byte(world, takes) {}
+}
+
+/// Both roles, from the first SETTINGS on: none is acknowledged yet when the tunnel first moves.
+#[test]
+fn a_tunnel_moves_between_any_two_bytes() {
+    let mut world = World::new(TIGHT);
+    let first = world.open();
+    settle(&mut world, usize::MAX);
+    assert_eq!(world.ends[1].requests, [first]);
+    assert!(world.ends[1].engine.http_mut().respond(first, 200, [], false));
+    settle(&mut world, usize::MAX);
+    let second = world.open();
+    settle(&mut world, usize::MAX);
+    assert!(world.ends[1].engine.http_mut().respond(second, 200, [], false));
+    for round in 0..6_u8 {
+        for from in 0..2 {
+            for stream in [first, second] {
+                let bytes: Vec<u8> = (0..400).map(|n| (n % 251) as u8 ^ round).collect();
+                let (count, wire) = world.ends[from].send(stream, &bytes);
+                // Half of the batch leaves, and only then the rest.
+                world.ends[from].engine.keep_unsent(&wire);
+                world.ends[from].move_over(TIGHT, world.now);
+                // Nobody takes more than a little: the rest is parked, and moves, too.
+                settle(&mut world, 100);
+                while world.ends[from].engine.http_mut().next_turn().is_some() {}
+                assert_eq!(count, bytes.len());
+            }
+        }
+    }
+    for from in 0..2 {
+        for stream in [first, second] {
+            world.ends[from].engine.http_mut().finish(stream);
+        }
+    }
+    settle(&mut world, 0);
+    for at in 0..2 {
+        for stream in [first, second] {
+            world.ends[at].take(stream, usize::MAX, world.now);
+            let sent = world.ends[1 - at].app(stream).sent.clone();
+            let app = world.ends[at].app(stream);
+            assert_eq!((app.received.len(), app.ended), (6 * 400, true));
+            assert_eq!(app.received, sent);
+        }
+        assert!(world.ends[at].engine.sealer.state().generation >= 2, "new keys were taken");
+    }
+}
+
+/// A peer that uses its table before it has acknowledged that ours has no room.
+#[test]
+fn the_table_of_a_peer_moves_too() {
+    let (client, server) = key_pair(SUITES[0]);
+    let now = Clock::system().monotonic();
+    let mut ledger = Ledger::new(u64::MAX);
+    let mut engine =
+        Engine::new(server, LIMITS, Rc::clone(&ledger) as Debts, now).expect("good keys");
+    let Keys { sending, .. } = client;
+    let mut peer = Sealer::new(sending, 1 << 20).expect("good keys");
+    let mut plain = frame::PREFACE.to_vec();
+    frame::settings(&[(Setting::MaxConcurrentStreams, 100)], &mut plain);
+    // Both fields go into its table, and are named by their places there the second time.
+    let blocks: [&[u8]; 2] = [b"\x42\x07CONNECT\x41\x06a.b:80", b"\xbf\xbe"];
+    for (stream, block) in [1, 3].into_iter().zip(blocks) {
+        frame::headers(stream, block, false, 16_384, &mut plain);
+    }
+    let mut wire = Vec::new();
+    for piece in plain.chunks(9) {
+        let mut record = vec![0; piece.len() + OVERHEAD];
+        record[HEADER..HEADER + piece.len()].copy_from_slice(piece);
+        peer.seal(&mut record, piece.len()).expect("it is sealed");
+        wire.extend(record);
+    }
+    let mut requests = Vec::new();
+    for byte in wire {
+        let mut buffer = vec![0; 64 * 1024];
+        let kept = engine.begin(&mut buffer);
+        buffer[kept] = byte;
+        let mut input = engine.receive(&mut buffer[..=kept]);
+        while let Some(event) = engine.next(&mut input, now).expect("it keeps to the rules") {
+            let Event::Request { stream, fields, .. } = event else { panic!("{event:?}") };
+            requests.push((stream, fields.get(b":authority").map(<[u8]>::to_vec)));
+        }
+        let state = engine.freeze(now).expect("it is not over");
+        ledger = Ledger::new(u64::MAX);
+        engine = Engine::resume(&state, LIMITS, Rc::clone(&ledger) as Debts, now).expect("ours");
+    }
+    let authority = Some(b"a.b:80".to_vec());
+    assert_eq!(requests, [(1, authority.clone()), (3, authority)]);
+    assert_eq!((engine.role(), engine.http().open_streams()), (Role::Server, 2));
+}
+
+#[test]
+fn what_is_not_a_state_is_not_resumed() {
+    let mut world = World::new(TIGHT);
+    let stream = world.connect();
+    world.send(0, stream, &[7; 300]);
+    let arrived = std::mem::take(&mut world.wires[1]);
+    world.ends[1].read(&arrived, world.now, |_, _| 0);
+    let state = world.ends[1].engine.freeze(world.now).expect("it is not over");
+    let resume = |bytes: &[u8]| {
+        let ledger = Ledger::new(u64::MAX);
+        let debts = Rc::clone(&ledger) as Debts;
+        let resumed = Engine::resume(bytes, TIGHT, debts, world.now);
+        let result = resumed.as_ref().map(|_| ()).map_err(|error| *error);
+        drop(resumed);
+        assert_eq!(ledger.owed.get(), 0, "no debt is left behind");
+        result
+    };
+    assert_eq!(resume(&state), Ok(()));
+    for len in 0..state.len() {
+        assert!(resume(&state[..len]).is_err(), "{len} of {} bytes", state.len());
+    }
+    assert_eq!(resume(&[&state[..], b"x"].concat()), Err(ResumeError::Malformed));
+    assert_eq!(resume(b"adit tunnel 2"), Err(ResumeError::Format));
+    // Another state or none, but no panic.
+    for at in 0..state.len() {
+        for bit in 0..8 {
+            let mut bent = state.to_vec();
+            bent[at] ^= 1 << bit;
+            let _ = resume(&bent);
+        }
+    }
+    // What is over is not taken anywhere.
+    world.ends[1].engine.fail(crate::hbone::error::Error::Over);
+    assert_eq!(world.ends[1].engine.freeze(world.now), None);
+}
