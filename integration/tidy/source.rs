@@ -70,6 +70,7 @@ pub(super) fn reachable(sources: &[Source]) -> HashMap<String, bool> {
         "integration/main.rs",
         "integration/peers/main.rs",
         "benches/e2e.rs",
+        "benches/instructions.rs",
         "benches/sync.rs",
         "build.rs",
     ];

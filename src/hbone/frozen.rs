@@ -62,7 +62,7 @@ impl Frozen for u8 {
     }
 
     fn thaw(input: &mut &[u8]) -> Result<Self, ResumeError> {
-        Ok(<[u8; 1]>::thaw(input)?[0])
+        Ok(take(input, 1)?[0])
     }
 
     fn freeze_all(items: &[Self], out: &mut Vec<u8>) {

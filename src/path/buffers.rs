@@ -3,6 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
+use super::pipes::Pipes;
 use crate::hbone::record::RECORD_MAX;
 
 /// A small buffer: enough for a request, cheap to clear out of the cache.
@@ -19,6 +20,7 @@ const KEPT_LARGE_MAX: usize = 16;
 pub(super) struct Buffers {
     small: RefCell<Vec<Box<[u8]>>>,
     large: RefCell<Vec<Box<[u8]>>>,
+    pipes: Rc<Pipes>,
 }
 
 /// A borrowed buffer; dropping it gives it back.
@@ -41,6 +43,11 @@ impl Buffers {
         let free = free.borrow_mut().pop();
         let data = free.unwrap_or_else(|| vec![0; size].into_boxed_slice());
         Buffer { data: Some(data), home: Rc::clone(self) }
+    }
+
+    /// The store of what carries bytes without a buffer.
+    pub(super) fn pipes(&self) -> &Rc<Pipes> {
+        &self.pipes
     }
 
     /// A batch, for as long as one turn takes. The one that was used last is the one that is still

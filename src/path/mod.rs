@@ -16,6 +16,7 @@ mod tunnel;
 
 mod dial;
 mod pipe;
+mod pipes;
 mod session;
 
 mod budget;

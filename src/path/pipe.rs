@@ -8,16 +8,19 @@ use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::time::Duration;
 
-use tokio::io::{AsyncWriteExt, Interest};
+use tokio::io::Interest;
 use tokio::net::TcpStream;
-use tokio::net::tcp::{ReadHalf, WriteHalf};
 use tokio::time::{Sleep, sleep, timeout};
 
-use super::buffers::{Appetite, Buffer, Buffers};
+use super::buffers::{Appetite, Buffers};
 use super::connections::Connection;
 use super::tunnel::{Delivered, Drawn, Receiver, Sender, Stream, StreamError, Tap};
 use crate::report::{Direction, Failure, Live, Reason};
 use crate::sys::socket;
+
+mod plain;
+
+pub(super) use plain::plain;
 
 /// How long bytes that were read before a reset may take to leave before the reset overtakes them.
 const LINGER: Duration = Duration::from_secs(5);
@@ -214,16 +217,6 @@ async fn downward(tap: &Rc<Tap>, receiver: &mut Receiver) -> Half {
     }
 }
 
-/// One read of what is there now; `None` if nothing is.
-fn read_once(read: &ReadHalf<'_>, buffer: &mut Buffer, most: usize) -> Option<io::Result<usize>> {
-    let space = buffer.as_mut();
-    let most = most.min(space.len());
-    match read.try_read(&mut space[..most]) {
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
-        result => Some(result),
-    }
-}
-
 /// Waits until the application's socket has an error, also while nobody reads or writes it.
 async fn broken(socket: &TcpStream, noted: &Noted) {
     loop {
@@ -249,95 +242,6 @@ async fn taken_by_application(application: &TcpStream) {
         }
     };
     let _ = timeout(LINGER, taken).await;
-}
-
-/// Between two sockets, as it is.
-pub(super) async fn plain(
-    mut application: TcpStream,
-    mut far: TcpStream,
-    around: &Around<'_>,
-) -> Result<(), Failure> {
-    let result = {
-        let both = plain_both_ways(&mut application, &mut far, around);
-        tokio::select! {
-            biased;
-            failure = around.connection.cut() => Err(failure),
-            result = both => result.map_err(|error| Failure::new(Reason::ApplicationReset, error)),
-        }
-    };
-    if let Err(failure) = &result {
-        if failure.reason == Reason::ApplicationReset {
-            taken_by_application(&application).await;
-            taken_by_application(&far).await;
-        }
-        let _ = socket::reset_on_close(&application);
-        let _ = socket::reset_on_close(&far);
-    }
-    result
-}
-
-/// Which of its two sockets stopped a direction.
-enum Broken {
-    Reader(io::Error),
-    Writer(io::Error),
-}
-
-async fn plain_both_ways(
-    application: &mut TcpStream,
-    far: &mut TcpStream,
-    around: &Around<'_>,
-) -> io::Result<()> {
-    let (near_read, near_write) = application.split();
-    let (far_read, far_write) = far.split();
-    let buffers = around.buffers;
-    let mut up = pin!(one_way(&near_read, far_write, buffers, |n| around.sent_by_application(n)));
-    let mut down = pin!(one_way(&far_read, near_write, buffers, |n| around.sent_to_application(n)));
-    let (mut up_left, mut down_left) = (true, true);
-    let mut first = None;
-    let mut linger = pin!(None::<Sleep>);
-    loop {
-        let ended = tokio::select! {
-            biased;
-            ended = &mut down, if down_left => { down_left = false; ended }
-            ended = &mut up, if up_left => { up_left = false; ended }
-            () = expired(linger.as_mut()) => return first.map_or(Ok(()), Err),
-        };
-        match ended {
-            Ok(()) => {}
-            Err(Broken::Reader(error)) => return Err(first.unwrap_or(error)),
-            // What the broken socket sent before it broke is still worth delivering.
-            Err(Broken::Writer(error)) => {
-                first.get_or_insert(error);
-                linger.set(Some(sleep(LINGER)));
-            }
-        }
-        if !up_left && !down_left {
-            return first.map_or(Ok(()), Err);
-        }
-    }
-}
-
-async fn one_way(
-    read: &ReadHalf<'_>,
-    mut write: WriteHalf<'_>,
-    buffers: &Rc<Buffers>,
-    moved: impl Fn(usize),
-) -> Result<(), Broken> {
-    let appetite = Appetite::default();
-    let mut turn = 0;
-    loop {
-        read.readable().await.map_err(Broken::Reader)?;
-        let mut buffer = buffers.borrow(&appetite);
-        let Some(count) = read_once(read, &mut buffer, appetite.size()) else { continue };
-        let count = count.map_err(Broken::Reader)?;
-        if count == 0 {
-            return write.shutdown().await.map_err(Broken::Writer);
-        }
-        appetite.learn(count);
-        write.write_all(&buffer.as_slice()[..count]).await.map_err(Broken::Writer)?;
-        moved(count);
-        yield_after(&mut turn, count).await;
-    }
 }
 
 async fn yield_after(turn: &mut usize, count: usize) {

@@ -7,6 +7,7 @@ pub mod clock;
 pub mod netns;
 pub mod opener;
 pub mod packet;
+pub mod pipe;
 pub mod private_dir;
 pub mod process;
 pub mod seqpacket;

@@ -1,7 +1,9 @@
 //! Tunnels that are frozen and resumed between any two bytes.
 
 use std::rc::Rc;
+use std::time::Duration;
 
+use crate::hbone::error::Error;
 use crate::hbone::frame::{self, Setting};
 use crate::hbone::handshake::Keys;
 use crate::hbone::http2::Event;
@@ -57,7 +59,7 @@ fn a_tunnel_moves_between_any_two_bytes() {
     for round in 0..6_u8 {
         for from in 0..2 {
             for stream in [first, second] {
-                let bytes: Vec<u8> = (0..400).map(|n| (n % 251) as u8 ^ round).collect();
+                let bytes: Vec<u8> = (0..400_u16).map(|n| n.to_be_bytes()[1] ^ round).collect();
                 let (count, wire) = world.ends[from].send(stream, &bytes);
                 // Half of the batch leaves, and only then the rest.
                 world.ends[from].engine.keep_unsent(&wire);
@@ -85,6 +87,36 @@ fn a_tunnel_moves_between_any_two_bytes() {
         }
         assert!(world.ends[at].engine.sealer.state().generation >= 2, "new keys were taken");
     }
+}
+
+#[test]
+fn what_waits_moves_too() {
+    let mut world = World::new(LIMITS);
+    let streams = [world.connect(), world.connect()];
+    // Two wait for a turn, because the socket takes nothing.
+    world.ends[0].engine.keep_unsent(b"x");
+    for stream in streams {
+        assert_eq!(world.ends[0].send(stream, b"waits").0, 0);
+    }
+    // New keys are asked for.
+    world.ends[0].engine.sealer.ask_update();
+    // The peer has been silent for a while.
+    world.pass(Duration::from_secs(7));
+    let deadline = world.ends[0].engine.next_deadline();
+    world.ends[0].move_over(LIMITS, world.now);
+    assert_eq!(world.ends[0].engine.next_deadline(), deadline);
+    assert_eq!(world.ends[0].engine.unsent(), b"x");
+    world.ends[0].engine.sent(1);
+    assert!(world.ends[0].engine.wants_flush(), "a key update is due");
+    assert_eq!(world.ends[0].engine.http_mut().next_turn(), Some(streams[0]));
+    world.ends[0].move_over(LIMITS, world.now);
+    assert_eq!(world.ends[0].engine.http_mut().next_turn(), Some(streams[1]));
+    // It is asked whether it lives, and in the next process believed dead.
+    world.pass(Duration::from_secs(3));
+    world.ends[0].engine.tick(world.now).unwrap();
+    world.pass(Duration::from_secs(20));
+    world.ends[0].move_over(LIMITS, world.now);
+    assert_eq!(world.ends[0].engine.tick(world.now), Err(Error::Silent));
 }
 
 /// A peer that uses its table before it has acknowledged that ours has no room.
@@ -162,6 +194,6 @@ fn what_is_not_a_state_is_not_resumed() {
         }
     }
     // What is over is not taken anywhere.
-    world.ends[1].engine.fail(crate::hbone::error::Error::Over);
+    world.ends[1].engine.fail(Error::Over);
     assert_eq!(world.ends[1].engine.freeze(world.now), None);
 }
