@@ -1,5 +1,24 @@
 //! Sections of RFC 9113, one row for each rule that a frame can break or keep, towards both roles.
 //! Streams of the rows: 1 is open, 3 was never opened.
+//!
+//! Left out, with the reason:
+//!
+//! | section | reason |
+//! |---|---|
+//! | 3.1, 3.3 | no cleartext: a tunnel begins behind TLS with ALPN `h2`: `path/hello` |
+//! | 3.4 the beginning | `client.rs`, "the first frame", and `server.rs`, "the beginning" |
+//! | 5.1.1 no more ids | 2^30 streams; the last id is a value in `OpenError::Closing` |
+//! | 5.1.2 more streams than announced | `server.rs`, with the table of streams itself |
+//! | 5.2.2, 5.2.3 window sizes over time | `windows.rs`, and the schedules of `engine/chance.rs` |
+//! | 5.3 priorities | deprecated there, ignored here: rows of 6.3 |
+//! | 5.5 extensions | none is used: rows of 4.1 for unknown kinds, 6.5 for unknown settings |
+//! | 6.6, 8.4 pushes | refused whatever they hold: rows of 6.6 |
+//! | 6.9.1 DATA beyond a window | `flood.rs`, with a reader that has stopped |
+//! | 8.1.1, 8.6 interim responses | `client.rs`: 1xx are stepped over |
+//! | 8.2.3 cookies | not HBONE's, carried as any field |
+//! | 8.3.1, 8.3.2 other methods | answered 400 by `path/inbound`, or malformed: rows of 8.3 |
+//! | 8.7 repeating a request | `client.rs`, "provably not processed", and `path/tunnel` |
+//! | 9 to 11 | for HTTP, not for tunnels |
 
 use super::*;
 use ErrorCode::{FrameSizeError as Size, ProtocolError as Protocol, StreamClosed};
