@@ -21,7 +21,7 @@ const HBONE: u16 = 15008;
 /// Renewed after about half of it.
 const LIFE: &str = "9s";
 /// Certificates of one node after which the test ends: about a minute.
-const ISSUED: u32 = 24;
+const ISSUED: u32 = 29;
 /// Threads whose connections share tunnels.
 const SHARING: usize = 4;
 
