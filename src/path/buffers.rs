@@ -80,12 +80,12 @@ impl Appetite {
         if self.large.get() { LARGE } else { SMALL }
     }
 
-    /// A read that fills its buffer asks for a larger one, a small one for a small one.
-    pub(super) fn learn(&self, count: usize) {
-        if count >= SMALL {
-            self.large.set(true);
-        } else if count < SMALL / 4 {
+    /// A read that fills the `offered` bytes asks for more of them, a small one for few.
+    pub(super) fn learn(&self, count: usize, offered: usize) {
+        if count < SMALL / 4 {
             self.large.set(false);
+        } else if count >= offered {
+            self.large.set(true);
         }
     }
 }
@@ -130,11 +130,16 @@ mod tests {
     fn appetite_follows_what_is_read() {
         let appetite = Appetite::default();
         assert_eq!(appetite.size(), SMALL);
-        appetite.learn(SMALL);
+        appetite.learn(SMALL - 10, SMALL);
+        assert_eq!(appetite.size(), SMALL);
+        // Headers may have taken their share of a buffer.
+        appetite.learn(SMALL - 9, SMALL - 9);
         assert_eq!(appetite.size(), LARGE);
-        appetite.learn(SMALL / 2);
+        appetite.learn(SMALL / 2, LARGE);
         assert_eq!(appetite.size(), LARGE);
-        appetite.learn(100);
+        appetite.learn(100, LARGE);
+        assert_eq!(appetite.size(), SMALL);
+        appetite.learn(100, 100);
         assert_eq!(appetite.size(), SMALL);
     }
 }

@@ -101,7 +101,7 @@ async fn one_way(
             None => {}
             Some(0) => return write.shutdown().await.map_err(Broken::Writer),
             Some(count) => {
-                appetite.learn(count);
+                appetite.learn(count, appetite.size());
                 yield_after(&mut turn, count).await;
             }
         }

@@ -137,15 +137,17 @@ impl Sender {
             if let Err(error) = ready!(tap.socket.poll_read_ready(cx)) {
                 return Poll::Ready(Drawn::Application(error));
             }
+            let mut offered = 0;
             let turn = core.turn(stream, &link, |slots| {
                 let slots = if appetite.is_large() { slots } else { &mut slots[..1] };
+                offered = slots.iter().map(|slot| slot.len()).sum();
                 tap.read(slots)
             });
             core.settle(&link);
             match turn {
                 Turn::Read(Ok(0)) => return Poll::Ready(Drawn::End),
                 Turn::Read(Ok(count)) => {
-                    appetite.learn(count);
+                    appetite.learn(count, offered);
                     return Poll::Ready(Drawn::Bytes(count));
                 }
                 Turn::Read(Err(error)) if error.kind() == ErrorKind::WouldBlock => {}

@@ -7,14 +7,17 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::FutureExt;
 use http::{HeaderMap, Request, Response};
-use tokio::io::{DuplexStream, duplex};
+use tokio::io::{AsyncWriteExt, DuplexStream, duplex};
 use tokio::task::{JoinSet, LocalSet};
 
+use super::direct::{Drawn, Tap};
 use super::in_memory::{self, Near};
 use super::server::Server;
 use super::stream::{Receiver, Sender, Stream};
+use crate::hbone::record::PAYLOAD_MAX;
 use crate::hbone::testing::Pki;
 use crate::path::buffers::{Appetite, Buffers};
+use crate::report::Direction;
 
 /// Nothing here takes nearly as long; a test that would hang fails instead.
 const HANG: Duration = Duration::from_secs(60);
@@ -218,6 +221,34 @@ fn a_closing_server_lets_open_streams_end_and_then_goes() {
         };
         tokio::join!(gone, streams);
         assert!(poll_fn(|cx| requests.poll_ready(cx)).await.is_err());
+    });
+}
+
+/// Much that an application has said leaves in batches and not record by record.
+#[test]
+fn bulk_is_read_in_batches_of_records() {
+    run(async {
+        let mut tasks = JoinSet::new();
+        let (near, mut streams) = asking(&mut tasks).await;
+        let mut ours = near.connect().await;
+        let (_theirs, body) = streams.recv().await.unwrap();
+        tasks.spawn_local(async move { drop(h2_receive(body).await) });
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (application, accepted) =
+            tokio::join!(tokio::net::TcpStream::connect(address), listener.accept());
+        let mut application = application.unwrap();
+        let live = in_memory::live(Direction::Outbound);
+        let tap = Tap::new(accepted.unwrap().0, live.meter(), Direction::Outbound);
+        tasks.spawn_local(async move { application.write_all(&pattern(MUCH)).await.unwrap() });
+        let (appetite, mut most, mut all) = (Appetite::default(), 0, 0);
+        while all < MUCH {
+            let Drawn::Bytes(count) = ours.sender.draw(&tap, &appetite).await else { break };
+            most = most.max(count);
+            all += count;
+        }
+        assert_eq!(all, MUCH);
+        assert!(most > 4 * PAYLOAD_MAX, "never more than {most} bytes at once");
     });
 }
 

@@ -66,7 +66,8 @@ impl AsyncWrite for Transport {
         if buf.is_empty() {
             return Poll::Ready(Ok(0));
         }
-        this.appetite.learn(buf.len());
+        let offered = this.appetite.size();
+        this.appetite.learn(buf.len(), offered);
         let want = buf.len().min(this.appetite.size());
         let count = ready!(this.stream.sender.poll_capacity(cx, want)).map_err(lost)?;
         let mut buffer = this.buffers.borrow(&this.appetite);
