@@ -1,7 +1,7 @@
 //! The laboratory's moving parts: applications, captures, the agent's stand-in.
 
-use std::io::{Read, Write};
-use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr};
+use std::io::{self, Read, Write};
+use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -18,6 +18,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// The tests of this file.
 pub(crate) const TESTS: crate::Tests = &[
     ("applications_serve", applications_serve),
+    ("a_node_is_reached_while_pods_come", a_node_is_reached_while_pods_come),
     ("a_capture_sees_the_wire", a_capture_sees_the_wire),
     ("the_agent_keeps_to_its_protocol", the_agent_keeps_to_its_protocol),
     ("the_agent_can_be_restarted", the_agent_can_be_restarted),
@@ -53,6 +54,31 @@ fn applications_serve() -> Result<(), String> {
         Ok(_) => Err("the application is gone but answers".into()),
         Err(_) => Ok(()),
     }
+}
+
+/// A connection to a node's own address goes on while its bridge gets ports, also when only the
+/// other end, which knows the node by what it was before, has something to say.
+fn a_node_is_reached_while_pods_come() -> Result<(), String> {
+    let mut world = World::create()?;
+    let a_node = |name: &str| world.lab.node(name).cloned().ok_or("no node");
+    let (near, far) = (a_node("node-a")?, a_node("node-b")?);
+    let failed = |error: io::Error| format!("{error}");
+    let listener = near.netns.run(|| TcpListener::bind((near.ipv4, 0))).map_err(failed)?;
+    let to = listener.local_addr().map_err(failed)?;
+    let mut stream = far.netns.run(|| TcpStream::connect(to)).map_err(failed)?;
+    let (mut accepted, _) = listener.accept().map_err(failed)?;
+    stream.set_read_timeout(Some(PATIENCE)).map_err(failed)?;
+    for number in 0..16 {
+        let plan = World::plan("node-b", &format!("more-{number}"));
+        world.lab.add_pod(plan).map_err(|error| error.to_string())?;
+        accepted.write_all(&[number]).map_err(failed)?;
+        let mut heard = [u8::MAX];
+        stream.read_exact(&mut heard).map_err(|error| format!("after pod {number}: {error}"))?;
+        if heard != [number] {
+            return Err(format!("{heard:?} instead of {number}"));
+        }
+    }
+    Ok(())
 }
 
 /// What passes between nodes is captured whole, told from TLS, and found.
@@ -152,17 +178,21 @@ impl World {
         let mut lab = Lab::create(78, None)?;
         let mut pod = |node: &str, name: &str| {
             lab.add_node(node)?;
-            lab.add_pod(PodPlan {
-                node: node.into(),
-                name: name.into(),
-                namespace: "test".into(),
-                service_account: name.into(),
-                redirection: Redirection::Off,
-            })
+            lab.add_pod(Self::plan(node, name))
         };
         let client = pod("node-a", "client")?;
         let server = pod("node-b", "server")?;
         Ok(Self { lab, client, server })
+    }
+
+    fn plan(node: &str, name: &str) -> PodPlan {
+        PodPlan {
+            node: node.into(),
+            name: name.into(),
+            namespace: "test".into(),
+            service_account: name.into(),
+            redirection: Redirection::Off,
+        }
     }
 
     /// Sends bytes and the end, returns all that comes back.
@@ -176,7 +206,7 @@ impl World {
             stream.read_to_end(&mut back)?;
             Ok(back)
         };
-        run().map_err(|error: std::io::Error| format!("talking to {to}: {error}"))
+        run().map_err(|error: io::Error| format!("talking to {to}: {error}"))
     }
 }
 
@@ -193,11 +223,11 @@ impl StandIn {
             let connection = runtime.block_on(async {
                 let connection = Connection::connect(path)?;
                 connection.send(&Hello.encode(), None).await?;
-                Ok::<_, std::io::Error>(connection)
+                Ok::<_, io::Error>(connection)
             })?;
             Ok(Self { runtime, connection })
         };
-        run().map_err(|error: std::io::Error| format!("connecting to the agent: {error}"))
+        run().map_err(|error: io::Error| format!("connecting to the agent: {error}"))
     }
 
     /// Answers the adds of a snapshot, with `acks` first and then well, and returns their uids.

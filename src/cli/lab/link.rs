@@ -23,6 +23,9 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Between two looks at the state of links.
 const GLANCE: Duration = Duration::from_millis(5);
 
+/// How link-layer addresses begin that are made from an IPv4 address.
+const LOCALLY_ADMINISTERED: [u8; 2] = [0x02, 0x00];
+
 /// An address with the length of its network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Interface {
@@ -54,10 +57,16 @@ pub(super) fn loopback(netns: &Netns) -> Result<(), LabError> {
     })
 }
 
-/// Makes a bridge with these addresses, up.
+/// Makes a bridge with these addresses, up. It has the link-layer address of its first one: a
+/// bridge that was given none takes that of a port, and another one's as ports come and go, and then
+/// takes what its neighbours still send to the one before for somebody else's.
 pub(super) fn bridge(netns: &Netns, name: &str, addresses: &[Interface]) -> Result<(), LabError> {
     talk(netns, &format!("making bridge {name}"), async |handle| {
-        handle.link().add(LinkBridge::new(name).up().build()).execute().await?;
+        let mut bridge = LinkBridge::new(name).up();
+        if let Some(Interface { address: IpAddr::V4(address), .. }) = addresses.first() {
+            bridge = bridge.address([&LOCALLY_ADMINISTERED[..], &address.octets()].concat());
+        }
+        handle.link().add(bridge.build()).execute().await?;
         let index = index_of(&handle, name).await?;
         assign(&handle, index, addresses).await
     })
