@@ -52,6 +52,9 @@ struct Arguments {
     /// Only these proxies.
     #[arg(long, value_delimiter = ',', value_enum)]
     proxies: Vec<Variant>,
+    /// How adit carries what stays on a node: its `SAME_NODE`.
+    #[arg(long, value_name = "PATH", value_parser = ["tunnel", "direct"], default_value = "direct")]
+    same_node: String,
     /// Serve as a relay; the plan is on standard input.
     #[arg(long, hide = true, value_enum)]
     relay: Option<Kind>,
@@ -93,7 +96,7 @@ fn measure(arguments: &Arguments) -> Result<bool, Box<dyn Error>> {
         .into_iter()
         .filter(|variant| arguments.proxies.is_empty() || arguments.proxies.contains(variant))
         .collect();
-    let world = World::build(&variants)?;
+    let world = World::build(&variants, &arguments.same_node)?;
     let deadline = load::now() + settings.total;
     let mut report = Report::new(arguments.json, &variants);
     for scenario in scenarios {

@@ -40,11 +40,16 @@ pub(crate) struct Cpu {
     pub(crate) system: f64,
 }
 
-/// Starts the proxies of two nodes with these pods.
-pub(crate) fn start(variant: Variant, lab: &Lab, near: &[Pod], far: &[Pod]) -> io::Result<Proxies> {
+/// Starts the proxies of two nodes with these pods. `same_node` is adit's `SAME_NODE`.
+pub(crate) fn start(
+    variant: Variant,
+    lab: &Lab,
+    (near, far): (&[Pod], &[Pod]),
+    same_node: &str,
+) -> io::Result<Proxies> {
     let mut proxies = Proxies::default();
     match variant {
-        Variant::Adit => proxies.start_adit(lab, [(NEAR, near), (FAR, far)])?,
+        Variant::Adit => proxies.start_adit(lab, [(NEAR, near), (FAR, far)], same_node)?,
         Variant::Stock | Variant::Null => {
             let kind = variant.name();
             let tls = Material::generate().map_err(io::Error::other)?;
@@ -107,8 +112,13 @@ fn workload(pod: &Pod) -> Value {
 }
 
 impl Proxies {
-    /// Starts `adit proxy` on both nodes, with its defaults.
-    fn start_adit(&mut self, lab: &Lab, nodes: [(&str, &[Pod]); 2]) -> io::Result<()> {
+    /// Starts `adit proxy` on both nodes, with its defaults but for `SAME_NODE`.
+    fn start_adit(
+        &mut self,
+        lab: &Lab,
+        nodes: [(&str, &[Pod]); 2],
+        same_node: &str,
+    ) -> io::Result<()> {
         let folder = Folder::create()?;
         let config = folder.0.join("mesh.json");
         let pods = nodes.iter().flat_map(|(_, pods)| pods.iter());
@@ -121,7 +131,7 @@ impl Proxies {
             let program = Path::new(env!("CARGO_BIN_EXE_adit"));
             let place = (name, &node.netns);
             let plan = ProxyPlan::from_files(program, place, agent.path(), &config, &folder.0);
-            let mut proxy = Proxy::start(plan)?;
+            let mut proxy = Proxy::start(plan.with("SAME_NODE", same_node))?;
             proxy.wait_ready(PATIENCE)?;
             self.ids.push(proxy.id());
             self.adit.push(proxy);
@@ -154,23 +164,34 @@ impl Proxies {
     /// Connections that adit took from the wire so far, with and without mutual TLS.
     pub(crate) fn taken(&self) -> io::Result<[f64; 2]> {
         let mut taken = [0.0, 0.0];
+        self.inbound("istio_tcp_connections_opened_total", |line, count| {
+            let plain = !line.contains("connection_security_policy=\"mutual_tls\"");
+            taken[usize::from(plain)] += count;
+        })?;
+        Ok(taken)
+    }
+
+    /// Connections whose bytes went from socket to socket and that have ended.
+    pub(crate) fn direct(&self) -> io::Result<f64> {
+        let mut total = 0.0;
+        self.inbound("adit_same_node_connections_total", |_, count| total += count)?;
+        Ok(total)
+    }
+
+    /// What the receiving side of every adit has counted, line by line.
+    fn inbound(&self, name: &str, mut each: impl FnMut(&str, f64)) -> io::Result<()> {
         for proxy in &self.adit {
             let metrics = proxy.metrics()?;
-            let opened = metrics.lines().filter(|line| {
-                line.starts_with("istio_tcp_connections_opened_total{")
-                    && line.contains("reporter=\"destination\"")
+            let begins = format!("{name}{{");
+            let counted = metrics.lines().filter(|line| {
+                line.starts_with(&begins) && line.contains("reporter=\"destination\"")
             });
-            for line in opened {
-                let count: f64 = line
-                    .rsplit(' ')
-                    .next()
-                    .and_then(|count| count.parse().ok())
-                    .ok_or(io::ErrorKind::InvalidData)?;
-                let plain = !line.contains("connection_security_policy=\"mutual_tls\"");
-                taken[usize::from(plain)] += count;
+            for line in counted {
+                let count = line.rsplit(' ').next().and_then(|count| count.parse().ok());
+                each(line, count.ok_or(io::ErrorKind::InvalidData)?);
             }
         }
-        Ok(taken)
+        Ok(())
     }
 
     /// Resident memory of all of them, KiB.

@@ -126,18 +126,16 @@ impl Scenario {
     pub(crate) fn run(self, world: &World, side: &Side, settings: &Settings) -> io::Result<Sample> {
         let (client, duration) = (&side.client.netns, settings.duration);
         let server = |port| address(&side.server, port);
+        let peer = if self == Self::SameNode { &side.neighbour } else { &side.server };
         // Opens the tunnel, so that no run pays for it.
-        load::idle(client, server(load::ANSWER), &mut Vec::new(), 1)?;
+        load::idle(client, address(peer, load::ANSWER), &mut Vec::new(), 1)?;
         let taken = side.proxies.taken()?;
         let before = side.proxies.cpu()?;
         let (value, work) = match self {
             Self::IdleMemory => (idle(side)?, 0.0),
             Self::OneFlow => rate(load::bulk(client, server(load::SINK), 1, duration)?),
             Self::EightFlows => rate(load::bulk(client, server(load::SINK), 8, duration)?),
-            Self::SameNode => {
-                let to = address(&side.neighbour, load::SINK);
-                rate(load::bulk(client, to, 1, duration)?)
-            }
+            Self::SameNode => rate(load::bulk(client, address(peer, load::SINK), 1, duration)?),
             Self::Plaintext => {
                 let from = &world.outside.netns;
                 rate(load::bulk(from, server(load::SINK), 1, duration)?)
@@ -162,8 +160,8 @@ impl Scenario {
         Ok(Sample { value, cpu, work })
     }
 
-    /// Whether adit took every connection of this run as it was to, in a tunnel or not. On the same
-    /// node there is no wire to look at.
+    /// Whether adit took every connection of this run as it was to, in a tunnel or not, and left its
+    /// bytes there if it was to.
     fn check_security(self, side: &Side, before: [f64; 2]) -> io::Result<()> {
         if side.variant != Variant::Adit {
             return Ok(());
@@ -171,6 +169,10 @@ impl Scenario {
         let after = side.proxies.taken()?;
         let [tunnelled, plain] = [after[0] - before[0], after[1] - before[1]];
         let expected = if self == Self::Plaintext { plain } else { tunnelled };
+        // The connection that opened the tunnel has ended before the load has.
+        if self == Self::SameNode && (side.proxies.direct()? > 0.0) != side.direct {
+            return Err(io::Error::other("bytes took the other path than they were to"));
+        }
         if expected > 0.0 && expected == tunnelled + plain {
             return Ok(());
         }

@@ -68,6 +68,8 @@ pub(crate) struct Side {
     /// A server on the near node.
     pub(crate) neighbour: Pod,
     pub(crate) proxies: Proxies,
+    /// Whether adit's bytes between pods of a node leave the tunnel out.
+    pub(crate) direct: bool,
 }
 
 impl Side {
@@ -88,8 +90,8 @@ impl Side {
 }
 
 impl World {
-    /// Builds it, and starts proxies and applications.
-    pub(crate) fn build(variants: &[Variant]) -> io::Result<Self> {
+    /// Builds it, and starts proxies and applications. `same_node` is adit's `SAME_NODE`.
+    pub(crate) fn build(variants: &[Variant], same_node: &str) -> io::Result<Self> {
         let mut lab = Lab::create(LAB_NUMBER, Some(false))?;
         lab.add_node(NEAR)?;
         lab.add_node(FAR)?;
@@ -113,8 +115,10 @@ impl World {
         }
         let start = |(variant, client, server, neighbour): (Variant, Pod, Pod, Pod)| {
             let near = [client.clone(), neighbour.clone()];
-            let proxies = proxies::start(variant, &lab, &near, std::slice::from_ref(&server))?;
-            Ok(Side { variant, client, server, neighbour, proxies })
+            let far = std::slice::from_ref(&server);
+            let proxies = proxies::start(variant, &lab, (&near, far), same_node)?;
+            let direct = same_node == "direct";
+            Ok(Side { variant, client, server, neighbour, proxies, direct })
         };
         let sides = pods.into_iter().map(start).collect::<io::Result<Vec<_>>>()?;
         for side in &sides {

@@ -21,6 +21,7 @@ mod networks;
 mod revocation;
 mod rootless;
 mod rotation;
+mod same_node;
 mod settings;
 mod sys_opener;
 mod tidy;
@@ -56,6 +57,7 @@ const MODULES: &[(&str, Needs, Tests)] = &[
     ("flood", Needs::Namespaces, flood::TESTS),
     ("bad_input", Needs::Namespaces, bad_input::TESTS),
     ("foreign_agent", Needs::Namespaces, foreign_agent::TESTS),
+    ("same_node", Needs::Namespaces, same_node::TESTS),
     ("churn", Needs::Namespaces, churn::TESTS),
     ("lifecycle", Needs::Namespaces, lifecycle::TESTS),
     ("settings", Needs::Namespaces, settings::TESTS),

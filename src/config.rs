@@ -117,6 +117,8 @@ pub struct DataPathConfig {
     pub port_reuse: bool,
     /// Deliver PROXY application tunnels on loopback.
     pub localhost_app_tunnel: bool,
+    /// How bytes go between two pods of this node.
+    pub same_node: SameNode,
     /// Describe ourselves in the answer to CONNECT.
     pub response_baggage: bool,
     /// Listen on IPv6 too.
@@ -143,6 +145,15 @@ pub enum OriginalSource {
     Always,
     /// Never.
     Never,
+}
+
+/// How the bytes of a tunnel go whose both ends are in this process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SameNode {
+    /// Through the tunnel, encrypted, as between nodes.
+    Tunnel,
+    /// From socket to socket; the tunnel stands, and carries the CONNECT, its answer and the end.
+    Direct,
 }
 
 /// Certificates.

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::{
     CertificateSource, Config, DataPathConfig, IdentityConfig, LocalSource, MeshSource, Mode,
-    OriginalSource, Token, UnknownRevocation, Upstream, XdsSnapshot,
+    OriginalSource, SameNode, Token, UnknownRevocation, Upstream, XdsSnapshot,
 };
 
 impl Config {
@@ -82,6 +82,10 @@ fn data_path(config: &DataPathConfig) -> Value {
         "originalSource": original_source,
         "portReuse": config.port_reuse,
         "localhostAppTunnel": config.localhost_app_tunnel,
+        "sameNode": match config.same_node {
+            SameNode::Tunnel => "tunnel",
+            SameNode::Direct => "direct",
+        },
         "responseBaggage": config.response_baggage,
         "ipv6": config.ipv6,
     })

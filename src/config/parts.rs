@@ -10,7 +10,7 @@ use super::revocation::revocation;
 use super::values::{duration, duration_within, number};
 use super::{
     CertificateSource, DataPathConfig, IdentityConfig, Keepalive, LogConfig, Mode, NodeConfig,
-    OriginalSource, ServersConfig,
+    OriginalSource, SameNode, ServersConfig,
 };
 use crate::model::PodName;
 
@@ -108,8 +108,17 @@ pub(super) fn data_path(env: &mut Env<'_>, shared: bool) -> DataPathConfig {
         original_source,
         port_reuse: env.switch("INPOD_PORT_REUSE", true),
         localhost_app_tunnel: env.switch("LOCALHOST_APP_TUNNEL", true),
+        same_node: env.value("SAME_NODE", same_node).unwrap_or(SameNode::Tunnel),
         response_baggage: env.switch("ENABLE_RESPONSE_BAGGAGE", true),
         ipv6: env.switch("IPV6_ENABLED", true),
+    }
+}
+
+fn same_node(text: &str) -> Result<SameNode, String> {
+    match text {
+        "tunnel" => Ok(SameNode::Tunnel),
+        "direct" => Ok(SameNode::Direct),
+        _ => Err("is neither tunnel nor direct".to_owned()),
     }
 }
 

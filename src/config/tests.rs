@@ -68,6 +68,7 @@ fn the_defaults_are_those_of_the_specification() {
                 "originalSource": "auto",
                 "portReuse": true,
                 "localhostAppTunnel": true,
+                "sameNode": "tunnel",
                 "responseBaggage": true,
                 "ipv6": true,
             },
@@ -104,6 +105,8 @@ fn each_variable_arrives_in_its_place() {
     check("ISTIO_META_CLUSTER_ID", "c2", "/clusterId", json!("c2"));
     check("CLUSTER_DOMAIN", "corp.example", "/clusterDomain", json!("corp.example"));
     check("INPOD_UDS", "/x.sock", "/mode/agentSocket", json!("/x.sock"));
+    check("SAME_NODE", "direct", "/dataPath/sameNode", json!("direct"));
+    check("SAME_NODE", "tunnel", "/dataPath/sameNode", json!("tunnel"));
     check("HTTP2_STREAM_WINDOW_SIZE", "65536", "/dataPath/streamWindow", json!(65536));
     check("HTTP2_CONNECTION_WINDOW_SIZE", "65537", "/dataPath/connectionWindow", json!(65537));
     check("HTTP2_FRAME_SIZE", "16384", "/dataPath/frameSize", json!(16384));
@@ -156,6 +159,7 @@ fn what_cannot_be_used_is_refused_by_name() {
     check("PACKET_MARK", "0x539");
     check("ENABLE_ORIG_SRC", "auto");
     check("IPV6_ENABLED", "TRUE");
+    check("SAME_NODE", "splice");
     check("SECRET_TTL", "0");
     check("LOG_FORMAT", "xml");
     check("CONNECTION_TERMINATION_DEADLINE", "-1s");

@@ -64,6 +64,17 @@ pub struct Keys {
     pub rest: Vec<u8>,
 }
 
+impl Keys {
+    /// What both ends of this connection, and nobody else, come to.
+    pub fn fingerprint(&self) -> [u8; 32] {
+        let client = match self.role {
+            Role::Client => &self.sending,
+            Role::Server => &self.receiving,
+        };
+        client.secret.fingerprint()
+    }
+}
+
 /// Why a handshake did not lead to keys.
 #[derive(Clone, Debug, PartialEq)]
 pub enum HandshakeError {

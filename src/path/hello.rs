@@ -112,7 +112,7 @@ where
     }
     let met = met(handshake.session());
     let keys = handshake.finish()?;
-    Ok((Secured { io: Box::new(io), keys, revoked: None }, met))
+    Ok((Secured { io: Box::new(io), keys, id: None, revoked: None }, met))
 }
 
 async fn say(io: &mut (impl AsyncWrite + Unpin), said: &mut Vec<u8>) -> io::Result<()> {

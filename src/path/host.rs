@@ -16,7 +16,7 @@ use super::pod::Pod;
 use super::room::Shared;
 use super::tunnel::Ledger;
 use super::worker::{self, Message, Worker};
-use crate::config::Config;
+use crate::config::{Config, SameNode};
 use crate::creds::Credentials;
 use crate::model::{PodName, View};
 use crate::report::Report;
@@ -96,6 +96,7 @@ impl PodHost {
             connections: Budget::new(config.limits.connections),
             handshakes: Turns::new(config.limits.handshakes),
             ledger: Ledger::new(config.limits.granted_bytes),
+            meetings: (config.data_path.same_node == SameNode::Direct).then(Arc::default),
         });
         let (workers, threads) = worker::start(&shared, config.workers)?;
         let inner = Inner {

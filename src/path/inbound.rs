@@ -17,6 +17,7 @@ use super::outbound::until_cut;
 use super::pipe::{self, Around};
 use super::pod::Pod;
 use super::room::Room;
+use super::same_node::{Ends, Offered};
 use super::tunnel::server::{Incoming, Server};
 use super::tunnel::{Stream, StreamError};
 use super::{dial, headers, hello, lookup, refusal, session};
@@ -93,7 +94,9 @@ async fn greet(
         return Err(Failure::from(Reason::TooManyHandshakes));
     };
     let hello = async {
-        let (secured, peer) = hello::accept(socket, tls).await?;
+        let ends = room.shared.meetings.as_ref().and_then(|_| Ends::accepted(&socket));
+        let (mut secured, peer) = hello::accept(socket, tls).await?;
+        secured.id = ends.map(|ends| ends.under(&secured.keys));
         let server = Server::start(secured, &room.tunnels);
         Ok((server.map_err(|error| Failure::new(Reason::TlsHandshake, error))?, peer))
     };
@@ -156,15 +159,25 @@ async fn stream(incoming: Box<Incoming>, tunnel: Rc<Tunnel>) {
     let connection = tunnel.room.connections.enter(tunnel.pod.id);
     // What is over before the first byte is boxed, so that a connection which lives long is small.
     let opened = Box::pin(open(incoming, &tunnel, &connection)).await;
-    let Some((live, application, stream)) = opened else { return };
+    let Some((live, leg, stream)) = opened else { return };
     let around = Around {
         connection: &connection,
         buffers: &tunnel.room.buffers,
         live: &live,
         direction: Direction::Inbound,
     };
-    let result = pipe::tunnel(application, stream, &around).await;
+    let result = match leg {
+        Leg::Application(application) => pipe::tunnel(application, stream, &around).await,
+        Leg::SameNode(offered) => pipe::offered(stream, offered, &around).await,
+    };
     live.finish(result);
+}
+
+/// The leg to the application.
+enum Leg {
+    Application(TcpStream),
+    /// It was given to the side that asks.
+    SameNode(Offered),
 }
 
 /// Everything up to the first byte. What fails has been answered and reported.
@@ -172,7 +185,7 @@ async fn open(
     mut incoming: Box<Incoming>,
     tunnel: &Tunnel,
     connection: &Connection,
-) -> Option<(Live, TcpStream, Stream)> {
+) -> Option<(Live, Leg, Stream)> {
     let report = &tunnel.room.shared.report;
     let admitted = match admit(&incoming, tunnel).await {
         Ok(admitted) => admitted,
@@ -206,8 +219,8 @@ async fn open(
             return None;
         }
     };
-    match answer(incoming, application, &admitted, tunnel).await {
-        Ok((application, stream)) => Some((live, application, stream)),
+    match answer(incoming, application, (&admitted, tunnel), &live) {
+        Ok((leg, stream)) => Some((live, leg, stream)),
         Err(failure) => {
             live.finish(Err(failure));
             None
@@ -279,7 +292,7 @@ async fn admit(incoming: &Incoming, tunnel: &Tunnel) -> Result<Admitted, (Status
     Ok(Admitted { workload, authority, delivery, host, claimed, from_gateway, trace })
 }
 
-/// Asks for the permit and opens the leg to the application.
+/// Asks for the permit and opens the leg to the application, which is told of its client.
 async fn permitted(
     admitted: &Admitted,
     tunnel: &Tunnel,
@@ -296,29 +309,42 @@ async fn permitted(
         .await
         .map_err(|failure| (StatusCode::UNAUTHORIZED, failure))?;
     let target = admitted.delivery.dial(room.shared.config.localhost_app_tunnel);
-    dial::to_application(&session, room, &tunnel.pod, tunnel.client.0.ip(), target)
-        .await
-        .map_err(|failure| (StatusCode::SERVICE_UNAVAILABLE, failure))
+    let unavailable = |failure| (StatusCode::SERVICE_UNAVAILABLE, failure);
+    let dialled =
+        dial::to_application(&session, room, &tunnel.pod, tunnel.client.0.ip(), target).await;
+    let mut application = dialled.map_err(unavailable)?;
+    if let Some(named) = admitted.delivery.proxy_header {
+        introduce(&mut application, named, tunnel).await.map_err(unavailable)?;
+    }
+    Ok(application)
 }
 
-/// Answers 200, and introduces the client to an application that asks for it.
-async fn answer(
+/// Answers 200.
+fn answer(
     incoming: Box<Incoming>,
-    mut application: TcpStream,
-    admitted: &Admitted,
-    tunnel: &Tunnel,
-) -> Result<(TcpStream, Stream), Failure> {
+    application: TcpStream,
+    (admitted, tunnel): (&Admitted, &Tunnel),
+    live: &Live,
+) -> Result<(Leg, Stream), Failure> {
     let mut headers = HeaderMap::new();
     if tunnel.room.shared.config.response_baggage {
         let own = headers::baggage_of(&admitted.workload).emit();
         headers::put(&mut headers, headers::BAGGAGE, &own);
     }
-    let stream = incoming.accept(&headers);
-    let stream = stream.map_err(|error| Failure::new(Reason::PeerReset, error))?;
-    if let Some(named) = admitted.delivery.proxy_header {
-        introduce(&mut application, named, tunnel).await?;
-    }
-    Ok((application, stream))
+    let meetings = tunnel.room.shared.meetings.as_ref();
+    let met = meetings.and_then(|meetings| Some((meetings, incoming.announced(meetings)?)));
+    let leg = match met {
+        None => Leg::Application(application),
+        Some((meetings, place)) => {
+            let given =
+                application.into_std().map_err(|error| Failure::new(Reason::Dial, error))?;
+            let gone = || Failure::new(Reason::PeerReset, "before the answer");
+            Leg::SameNode(meetings.offer(place, given, live.meter()).ok_or_else(gone)?)
+        }
+    };
+    let stream =
+        incoming.accept(&headers).map_err(|error| Failure::new(Reason::PeerReset, error))?;
+    Ok((leg, stream))
 }
 
 /// Tells the application who its client is, before the first byte.

@@ -17,6 +17,7 @@ mod tunnel;
 mod dial;
 mod pipe;
 mod pipes;
+mod same_node;
 mod session;
 
 mod budget;

@@ -10,6 +10,7 @@ use super::connections::Connection;
 use super::pipe::{self, Around};
 use super::pod::Pod;
 use super::room::Room;
+use super::same_node::{Ends, Taken};
 use super::tunnel::{First, Stream, TunnelKey};
 use super::{dial, double, headers, hello, lookup, refusal};
 use crate::decide::{self, Outbound, Refusal, Route, TunnelRoute};
@@ -31,6 +32,17 @@ pub(super) struct Routed {
 enum Leg {
     Plain(TcpStream),
     Tunnel(Stream),
+    /// The far end is in this process.
+    SameNode(Stream, Box<Taken>),
+}
+
+impl Leg {
+    fn through(stream: Stream, first: &mut First<'_>) -> Self {
+        match first.met() {
+            Some(taken) => Self::SameNode(stream, Box::new(taken)),
+            None => Self::Tunnel(stream),
+        }
+    }
 }
 
 /// What it takes to reach a tunnel's far end for one connection.
@@ -62,6 +74,7 @@ pub(super) async fn serve(accepted: Box<Accepted>, connection: Connection, room:
     let result = match leg {
         Leg::Plain(far) => pipe::plain(socket, far, &around).await,
         Leg::Tunnel(stream) => pipe::tunnel(socket, stream, &around).await,
+        Leg::SameNode(stream, taken) => pipe::same_node(socket, stream, *taken, &around).await,
     };
     live.finish(result);
 }
@@ -108,8 +121,11 @@ async fn open(
         }
         Route::Tunnel(route) => {
             let live = report.opened(&pod.spec.uid, described);
+            if let Some(meetings) = room.shared.meetings.as_ref().filter(|_| is_near(&routed)) {
+                first = First::near(meetings);
+            }
             let leg = until_cut(connection, through(route, way, &spoken(route), &mut first)).await;
-            (live, leg.map(Leg::Tunnel))
+            (live, leg.map(|stream| Leg::through(stream, &mut first)))
         }
         Route::DoubleTunnel { outer, inner_expected } => {
             let opened = double::open((outer, inner_expected), way, &mut first, spoken(outer));
@@ -150,12 +166,20 @@ pub(super) async fn through(
             // The certificate first: without one there is no reason to knock.
             let tls = pod.client_tls(shared, &key.source, &key.expected).await?;
             let socket = dial::for_tunnel(&room, &pod, key.hop).await?;
-            let (secured, _) = hello::connect(socket, tls, shared.dial_limit()).await?;
+            let ends = shared.meetings.as_ref().and_then(|_| Ends::dialled(&socket));
+            let (mut secured, _) = hello::connect(socket, tls, shared.dial_limit()).await?;
+            secured.id = ends.map(|ends| ends.under(&secured.keys));
             Ok(secured)
         }
     };
     let (_answer, stream) = room.pool.open(&key, request, first, dial).await?;
     Ok(stream)
+}
+
+/// Whether the far end is a pod of this node, and may so be in this process.
+fn is_near(routed: &Routed) -> bool {
+    let Route::Tunnel(route) = &routed.route else { return false };
+    !routed.source.node.is_empty() && routed.source.node == route.destination.node
 }
 
 /// What two connections must have in common to share a tunnel.

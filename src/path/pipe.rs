@@ -19,8 +19,10 @@ use crate::report::{Direction, Failure, Live, Reason};
 use crate::sys::socket;
 
 mod plain;
+mod same_node;
 
 pub(super) use plain::plain;
+pub(super) use same_node::{offered, same_node};
 
 /// How long bytes that were read before a reset may take to leave before the reset overtakes them.
 const LINGER: Duration = Duration::from_secs(5);
@@ -120,12 +122,7 @@ pub(super) async fn tunnel(
         End::Far(error) => {
             taken_by_application(application).await;
             let _ = socket::reset_on_close(application);
-            let reason = match error {
-                StreamError::Reset { .. } => Reason::PeerReset,
-                StreamError::Lost(_) | StreamError::Violation(_) => Reason::TunnelLost,
-                StreamError::Revoked => Reason::PeerRevoked,
-            };
-            Err(Failure::new(reason, error))
+            Err(broken_by(error))
         }
         End::Cut(failure) => {
             stream.reset();
@@ -133,6 +130,16 @@ pub(super) async fn tunnel(
             Err(failure)
         }
     }
+}
+
+/// What is reported of a stream that ended other than cleanly.
+fn broken_by(error: StreamError) -> Failure {
+    let reason = match error {
+        StreamError::Reset { .. } => Reason::PeerReset,
+        StreamError::Lost(_) | StreamError::Violation(_) => Reason::TunnelLost,
+        StreamError::Revoked => Reason::PeerRevoked,
+    };
+    Failure::new(reason, error)
 }
 
 async fn both_ways(tap: &Rc<Tap>, stream: &mut Stream, around: &Around<'_>) -> End {

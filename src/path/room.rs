@@ -10,6 +10,7 @@ use tokio::task::JoinSet;
 use super::budget::{Budget, Turns};
 use super::buffers::Buffers;
 use super::connections::Connections;
+use super::same_node::Meetings;
 use super::stock::Stock;
 use super::tunnel::{Ledger, Pool, Settings};
 use crate::config::{DataPathConfig, Limits};
@@ -47,6 +48,8 @@ pub(super) struct Shared {
     pub(super) handshakes: Turns,
     /// What peers may still send.
     pub(super) ledger: Arc<Ledger>,
+    /// Where the two ends of a stream find each other, if its bytes may leave it out.
+    pub(super) meetings: Option<Arc<Meetings>>,
 }
 
 /// One worker's own things. Everything here lives on one thread.

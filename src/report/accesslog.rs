@@ -1,7 +1,7 @@
 //! The access log: one line per finished connection, fields and order of spec operations 8.
 //!
-//! `trace_id` is an addition, after the fields that have a place: both proxies of a connection log
-//! the same one.
+//! `trace_id` and `path` are additions, after the fields that have a place. Both proxies of a
+//! connection log the same `trace_id`; `path` says that its bytes did not take the tunnel.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -16,6 +16,8 @@ use crate::wire::spiffe::Identity;
 
 /// What tells log filters these lines from all others (spec operations 8).
 const TARGET: &str = "access";
+/// The `path` of bytes that went from socket to socket, because both ends are on this node.
+pub(super) const SAME_NODE: &str = "same_node";
 /// The port of tunnels, which inbound lines name (spec operations 8).
 const HBONE_PORT: u16 = 15008;
 
@@ -27,6 +29,7 @@ struct Line<'a> {
     service: Option<&'a str>,
     direction: &'static str,
     trace_id: Option<TraceId>,
+    path: Option<&'static str>,
 }
 
 /// A trace id as it stands in a `traceparent`.
@@ -63,6 +66,7 @@ macro_rules! line {
             direction = line.direction,
             $($end)*
             trace_id = line.trace_id.as_ref().map(tracing::field::display),
+            path = line.path,
             $message
         );
     }};
@@ -75,13 +79,15 @@ pub(super) fn opened(connection: &Connection) {
     }
 }
 
-/// A connection has ended, after so many bytes from its initiator and back.
+/// A connection has ended, after so many bytes from its initiator and back, on whatever path.
 pub(super) fn finished(
     connection: &Connection,
     (request_bytes, response_bytes): (u64, u64),
     duration: Duration,
+    path: Option<&'static str>,
     failure: Option<&Failure>,
 ) {
+    let line = || Line { path, ..Line::of(connection) };
     // As the local pod sees it: what left it was sent.
     let (sent, received) = match connection.direction {
         Direction::Outbound => (request_bytes, response_bytes),
@@ -91,7 +97,7 @@ pub(super) fn finished(
     match failure {
         None => {
             if tracing::enabled!(target: TARGET, Level::INFO) {
-                line!(INFO, "connection complete", &Line::of(connection), {
+                line!(INFO, "connection complete", &line(), {
                     bytes_sent = sent,
                     bytes_recv = received,
                     duration = duration().as_str(),
@@ -100,7 +106,7 @@ pub(super) fn finished(
         }
         Some(failure) => {
             if tracing::enabled!(target: TARGET, Level::ERROR) {
-                line!(ERROR, "connection complete", &Line::of(connection), {
+                line!(ERROR, "connection complete", &line(), {
                     bytes_sent = sent,
                     bytes_recv = received,
                     duration = duration().as_str(),
@@ -149,6 +155,7 @@ impl<'a> Line<'a> {
             service: connection.service.as_ref().map(|service| &*service.key.hostname),
             direction: direction.as_str(),
             trace_id: connection.trace_id.map(TraceId),
+            path: None,
         }
     }
 }

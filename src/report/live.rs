@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -38,6 +38,8 @@ struct Entry {
     connection: Connection,
     opened_at: Instant,
     cells: Arc<Cells>,
+    /// Its bytes go from socket to socket.
+    same_node: AtomicBool,
 }
 
 /// One open connection. Finished exactly once; dropped unfinished it is logged as cut by the
@@ -95,6 +97,7 @@ impl Report {
             connection,
             opened_at: inner.clock.monotonic(),
             cells: Arc::default(),
+            same_node: AtomicBool::new(false),
         });
         series.open(entry.id, &entry.cells);
         inner.shard(entry.id).insert(entry.id, Arc::clone(&entry));
@@ -147,6 +150,11 @@ impl Inner {
 }
 
 impl Meter {
+    /// Notes that the bytes go from socket to socket, because both ends are in this process.
+    pub fn same_node(&self) {
+        self.0.same_node.store(true, Ordering::Relaxed);
+    }
+
     /// Bytes that went from the initiator towards the target.
     pub fn request_bytes(&self, count: u64) {
         self.0.cells.request.fetch_add(count, Ordering::Relaxed);
@@ -183,7 +191,7 @@ impl Live {
         if std::mem::replace(&mut self.finished, true) {
             return;
         }
-        let Entry { id, connection, opened_at, cells, .. } = &*self.entry;
+        let Entry { id, connection, opened_at, cells, same_node, .. } = &*self.entry;
         let inner = &*self.report.inner;
         inner.shard(*id).remove(id);
         self.series.settle(*id);
@@ -200,9 +208,13 @@ impl Live {
                 inner.metrics.series(connection, flag).close(true);
             }
         }
+        let path = same_node.load(Ordering::Relaxed).then_some(accesslog::SAME_NODE);
+        if path.is_some() {
+            inner.metrics.same_node(connection.direction);
+        }
         let bytes = (cells.request.load(Ordering::Relaxed), cells.response.load(Ordering::Relaxed));
         let duration = inner.clock.monotonic().saturating_duration_since(*opened_at);
-        accesslog::finished(connection, bytes, duration, failure);
+        accesslog::finished(connection, bytes, duration, path, failure);
     }
 }
 

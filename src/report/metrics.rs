@@ -182,6 +182,11 @@ impl Metrics {
         self.outcomes.refused(reason, direction);
     }
 
+    /// Counts a connection whose bytes went from socket to socket.
+    pub(super) fn same_node(&self, direction: Direction) {
+        self.outcomes.same_node(direction);
+    }
+
     /// Counts sockets that were accepted, or closed if negative.
     pub(super) fn sockets(&self, direction: Direction, change: i64) {
         self.outcomes.sockets(direction, change);

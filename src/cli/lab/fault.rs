@@ -1,8 +1,8 @@
-//! Faults on the wire, made with nftables in a pod's namespace.
+//! Faults on the wire, made with nftables in a pod's or a node's namespace.
 
 use super::error::LabError;
 use super::link;
-use super::nft::{Base, Batch, Hook, Step};
+use super::nft::{Base, Batch, Family, Hook, Step};
 use crate::sys::netns::Netns;
 
 const TABLE: &str = "adit-faults";
@@ -19,7 +19,7 @@ pub(super) enum Fate {
 
 /// Lets a fate befall the packets to a TCP port, replacing any fault there was.
 pub(super) fn on_port(netns: &Netns, port: u16, fate: Fate) -> Result<(), LabError> {
-    let mut batch = Batch::new();
+    let mut batch = Batch::new(Family::Inet);
     batch.fresh_table(TABLE);
     let (base, step) = match fate {
         Fate::Vanish => (Hook::Prerouting, Step::Drop),
@@ -36,9 +36,19 @@ pub(super) fn on_port(netns: &Netns, port: u16, fate: Fate) -> Result<(), LabErr
     link::within(netns, || batch.commit())
 }
 
-/// Ends all faults.
+/// Packets to a TCP port are not forwarded by the bridge of a node.
+pub(super) fn on_bridge(netns: &Netns, port: u16) -> Result<(), LabError> {
+    let mut batch = Batch::new(Family::Bridge);
+    batch.fresh_table(TABLE);
+    let base = Base { kind: "filter", hook: Hook::Forward, priority: PRIORITY };
+    batch.chain(TABLE, "forwarded", Some(base));
+    batch.rule(TABLE, "forwarded", &[TCP, Step::Port(port), Step::Drop]);
+    link::within(netns, || batch.commit())
+}
+
+/// Ends all faults of a pod.
 pub(super) fn clear(netns: &Netns) -> Result<(), LabError> {
-    let mut batch = Batch::new();
+    let mut batch = Batch::new(Family::Inet);
     batch.remove_table(TABLE);
     link::within(netns, || batch.commit())
 }

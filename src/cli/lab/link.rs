@@ -58,8 +58,8 @@ pub(super) fn loopback(netns: &Netns) -> Result<(), LabError> {
 }
 
 /// Makes a bridge with these addresses, up. It has the link-layer address of its first one: a
-/// bridge that was given none takes that of a port, and another one's as ports come and go, and then
-/// takes what its neighbours still send to the one before for somebody else's.
+/// bridge that was given none takes that of a port, and another one's as ports come and go. What
+/// its neighbours still send to the one before it then takes for somebody else's.
 pub(super) fn bridge(netns: &Netns, name: &str, addresses: &[Interface]) -> Result<(), LabError> {
     talk(netns, &format!("making bridge {name}"), async |handle| {
         let mut bridge = LinkBridge::new(name).up();

@@ -94,6 +94,8 @@ pub struct Pod {
     pub ipv4: Ipv4Addr,
     /// Its IPv6 address, if the laboratory has IPv6.
     pub ipv6: Option<Ipv6Addr>,
+    /// The name of its link in its node's namespace.
+    pub port: String,
 }
 
 impl Lab {
@@ -150,7 +152,7 @@ impl Lab {
             link::settle(place)?;
         }
         let uid = format!("{:08x}-0000-4000-8000-{number:012x}", u32::from(ipv4));
-        let pod = Pod { uid, plan: Arc::new(plan), netns, ipv4, ipv6 };
+        let pod = Pod { uid, plan: Arc::new(plan), netns, ipv4, ipv6, port };
         self.pods.insert(pod.plan.name.clone(), pod.clone());
         Ok(pod)
     }
@@ -204,6 +206,14 @@ impl Lab {
     fn ipv6(&self, node: u8, host: u8) -> Ipv6Addr {
         let [lab, node, host] = [self.number, node, host].map(u16::from);
         Ipv6Addr::new(0xfdad, 0x1700, lab, 0, 0, 0, node, host)
+    }
+}
+
+impl Node {
+    /// Packets between pods of this node to this TCP port vanish, as a network policy of its CNI
+    /// would have it, for as long as the node exists.
+    pub fn drop_forwarded_port(&self, port: u16) -> Result<(), LabError> {
+        fault::on_bridge(&self.netns, port)
     }
 }
 

@@ -3,6 +3,7 @@
 //! Only what redirection (spec redirection 3) and faults need. Attributes are big-endian; the
 //! values that expressions compare are as the packet or the kernel has them.
 
+use std::fmt;
 use std::net::IpAddr;
 
 use super::error::LabError;
@@ -11,19 +12,23 @@ use exchange::{exchange, is_missing};
 
 mod bytes;
 mod exchange;
+mod expression;
 
-/// Register 1, 16 bytes, as all our expressions use it (NFT_REG_1).
-const REGISTER: u32 = 1;
-/// The register that holds a verdict (NFT_REG_VERDICT).
-const VERDICT: u32 = 0;
-/// The interface name of loopback as the kernel compares it: 16 bytes, zero-padded.
-const LOOPBACK_NAME: &[u8; 16] = b"lo\0\0\0\0\0\0\0\0\0\0\0\0\0\0";
+/// Which packets tables are about (linux/netfilter.h).
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Family {
+    /// IPv4 and IPv6 of a host (NFPROTO_INET).
+    Inet = 1,
+    /// Frames that a bridge forwards (NFPROTO_BRIDGE).
+    Bridge = 7,
+}
 
 /// Where a base chain hangs (linux/netfilter.h `nf_inet_hooks`).
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Hook {
     Prerouting = 0,
     Input = 1,
+    Forward = 2,
     Output = 3,
 }
 
@@ -91,6 +96,7 @@ pub(super) enum Step {
 /// One transaction: all of it happens or nothing.
 #[derive(Debug)]
 pub(super) struct Batch {
+    family: Family,
     out: Writer,
     /// What each message asks for and which kernel feature it stands on, by sequence number.
     asks: Vec<Ask>,
@@ -104,14 +110,24 @@ struct Ask {
     probes: Vec<Step>,
 }
 
+impl fmt::Display for Family {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Inet => "inet",
+            Self::Bridge => "bridge",
+        })
+    }
+}
+
 impl Batch {
-    pub(super) fn new() -> Self {
+    /// About tables of a family.
+    pub(super) fn new(family: Family) -> Self {
         let mut out = Writer::default();
         out.frame(kind::BATCH_BEGIN);
-        Self { out, asks: Vec::new() }
+        Self { family, out, asks: Vec::new() }
     }
 
-    /// Makes a table of family inet, empty even if it was there.
+    /// Makes a table, empty even if it was there.
     pub(super) fn fresh_table(&mut self, table: &str) {
         // Deleting what may not exist: make it first, in the same transaction.
         self.table(kind::NEW_TABLE, table);
@@ -130,10 +146,14 @@ impl Batch {
         let (feature, module) = match base {
             Some(base) if base.kind == "nat" => ("nftables chain of type nat", "nft_chain_nat"),
             Some(base) if base.kind == "route" => ("nftables chain of type route", "nf_tables"),
-            _ => ("nftables chain in a table of family inet", "nf_tables"),
+            _ => match self.family {
+                Family::Inet => ("nftables chain in a table of family inet", "nf_tables"),
+                Family::Bridge => ("nftables chain in a table of family bridge", "nf_tables"),
+            },
         };
+        let family = self.family;
         self.ask(Ask {
-            what: format!("adding chain {name} to table inet {table}"),
+            what: format!("adding chain {name} to table {family} {table}"),
             feature: feature.into(),
             module,
             probes: Vec::new(),
@@ -153,8 +173,9 @@ impl Batch {
 
     /// Appends a rule to a chain.
     pub(super) fn rule(&mut self, table: &str, chain: &str, steps: &[Step]) {
+        let family = self.family;
         self.ask(Ask {
-            what: format!("adding a rule to chain {chain} of table inet {table}"),
+            what: format!("adding a rule to chain {chain} of table {family} {table}"),
             feature: "one of the nftables expressions of a rule".into(),
             module: "nf_tables",
             probes: steps.to_vec(),
@@ -164,7 +185,7 @@ impl Batch {
         self.out.attribute(2, &text(chain));
         let list = self.out.open(4);
         for step in steps {
-            self.step(step);
+            self.out.step(step);
         }
         self.out.close(list);
         self.out.close_message(at);
@@ -200,9 +221,10 @@ impl Batch {
     }
 
     fn table(&mut self, kind: u16, table: &str) {
+        let family = self.family;
         self.ask(Ask {
-            what: format!("preparing table inet {table}"),
-            feature: "nftables table of family inet".into(),
+            what: format!("preparing table {family} {table}"),
+            feature: format!("nftables table of family {family}"),
             module: "nf_tables",
             probes: Vec::new(),
         });
@@ -218,141 +240,8 @@ impl Batch {
     fn message(&mut self, kind: u16, extra: u16) -> usize {
         // The frame has sequence 0, so the n-th ask, which was just made, has n.
         let sequence = u32::try_from(self.asks.len()).unwrap_or(u32::MAX);
-        self.out.message(kind, flags::REQUEST | flags::ACK | extra, sequence)
-    }
-
-    fn step(&mut self, step: &Step) {
-        match *step {
-            Step::Protocol(protocol) => self.meta_is(16, &[protocol], true),
-            Step::To(address) => self.address(address, false, true),
-            Step::NotTo(address) => self.address(address, false, false),
-            Step::From(address) => self.address(address, true, true),
-            Step::Port(port) => self.port(port, true),
-            Step::NotPort(port) => self.port(port, false),
-            Step::Mark { value, mask } => {
-                self.load("meta", 1, 2, 3);
-                self.masked_is(value, mask, true);
-            }
-            Step::NotMark { value, mask } => {
-                self.load("meta", 1, 2, 3);
-                self.masked_is(value, mask, false);
-            }
-            Step::ConnectionMark { value, mask } => {
-                self.load("ct", 1, 2, 3);
-                self.masked_is(value, mask, true);
-            }
-            Step::OverLoopback => self.meta_is(7, LOOPBACK_NAME, true),
-            Step::NotOverLoopback => self.meta_is(7, LOOPBACK_NAME, false),
-            Step::SetConnectionMark { value, mask } => {
-                self.load("ct", 1, 2, 3);
-                self.bitwise(!mask, value);
-                self.load("ct", 4, 2, 3);
-            }
-            Step::RestoreMark => {
-                self.load("ct", 1, 2, 3);
-                self.load("meta", 3, 2, 3);
-            }
-            Step::Redirect(port) => {
-                self.out.expression("immediate", |out| {
-                    out.attribute(1, &REGISTER.to_be_bytes());
-                    out.value(2, &port.to_be_bytes());
-                });
-                self.out.expression("redir", |out| {
-                    out.attribute(1, &REGISTER.to_be_bytes());
-                    // NF_NAT_RANGE_PROTO_SPECIFIED
-                    out.attribute(3, &2_u32.to_be_bytes());
-                });
-            }
-            Step::Accept => self.verdict(1, None),
-            Step::Drop => self.verdict(0, None),
-            Step::Reset => self.out.expression("reject", |out| {
-                out.attribute(1, &1_u32.to_be_bytes());
-                out.attribute(2, &[0]);
-            }),
-            Step::Jump(chain) => self.verdict(-3, Some(chain)),
-            Step::Counter => self.out.expression("counter", |out| {
-                out.attribute(1, &0_u64.to_be_bytes());
-                out.attribute(2, &0_u64.to_be_bytes());
-            }),
-        }
-    }
-
-    /// Loads into the register (or stores from it) the value `key` of `meta` or `ct`.
-    fn load(&mut self, what: &str, register: u16, key_attribute: u16, key: u32) {
-        self.out.expression(what, |out| {
-            out.attribute(register, &REGISTER.to_be_bytes());
-            out.attribute(key_attribute, &key.to_be_bytes());
-        });
-    }
-
-    fn meta_is(&mut self, key: u32, value: &[u8], equal: bool) {
-        self.load("meta", 1, 2, key);
-        self.compare(value, equal);
-    }
-
-    fn address(&mut self, address: IpAddr, source: bool, equal: bool) {
-        // Offsets of the addresses in the two headers; NFPROTO_IPV4 and NFPROTO_IPV6.
-        let (family, octets, offset) = match address {
-            IpAddr::V4(v4) => (2, v4.octets().to_vec(), if source { 12 } else { 16 }),
-            IpAddr::V6(v6) => (10, v6.octets().to_vec(), if source { 8 } else { 24 }),
-        };
-        self.meta_is(15, &[family], true);
-        self.payload(1, offset, octets.len());
-        self.compare(&octets, equal);
-    }
-
-    fn port(&mut self, port: u16, equal: bool) {
-        self.payload(2, 2, 2);
-        self.compare(&port.to_be_bytes(), equal);
-    }
-
-    /// Loads bytes of the network (1) or transport (2) header.
-    fn payload(&mut self, base: u32, offset: u32, len: usize) {
-        let len = u32::try_from(len).unwrap_or(u32::MAX);
-        self.out.expression("payload", |out| {
-            out.attribute(1, &REGISTER.to_be_bytes());
-            out.attribute(2, &base.to_be_bytes());
-            out.attribute(3, &offset.to_be_bytes());
-            out.attribute(4, &len.to_be_bytes());
-        });
-    }
-
-    fn masked_is(&mut self, value: u32, mask: u32, equal: bool) {
-        self.bitwise(mask, 0);
-        self.compare(&value.to_ne_bytes(), equal);
-    }
-
-    /// `register = (register & mask) ^ xor`
-    fn bitwise(&mut self, mask: u32, xor: u32) {
-        self.out.expression("bitwise", |out| {
-            out.attribute(1, &REGISTER.to_be_bytes());
-            out.attribute(2, &REGISTER.to_be_bytes());
-            out.attribute(3, &4_u32.to_be_bytes());
-            out.value(4, &mask.to_ne_bytes());
-            out.value(5, &xor.to_ne_bytes());
-        });
-    }
-
-    fn compare(&mut self, value: &[u8], equal: bool) {
-        self.out.expression("cmp", |out| {
-            out.attribute(1, &REGISTER.to_be_bytes());
-            out.attribute(2, &u32::from(!equal).to_be_bytes());
-            out.value(3, value);
-        });
-    }
-
-    fn verdict(&mut self, code: i32, chain: Option<&str>) {
-        self.out.expression("immediate", |out| {
-            out.attribute(1, &VERDICT.to_be_bytes());
-            let data = out.open(2);
-            let verdict = out.open(2);
-            out.attribute(1, &code.to_be_bytes());
-            if let Some(chain) = chain {
-                out.attribute(2, &text(chain));
-            }
-            out.close(verdict);
-            out.close(data);
-        });
+        let flags = flags::REQUEST | flags::ACK | extra;
+        self.out.message(kind, flags, sequence, self.family as u8)
     }
 }
 
@@ -376,7 +265,7 @@ fn lacks(step: &Step) -> bool {
     const TABLE: &str = "adit-probe";
     let base = Base { kind: "nat", hook: Hook::Prerouting, priority: -100 };
     let filter = Base { kind: "filter", ..base };
-    let mut batch = Batch::new();
+    let mut batch = Batch::new(Family::Inet);
     batch.table(kind::NEW_TABLE, TABLE);
     batch.chain(
         TABLE,

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
 
 use super::error::LabError;
 use super::link;
-use super::nft::{Base, Batch, Hook, Step};
+use super::nft::{Base, Batch, Family, Hook, Step};
 use crate::sys::netns::Netns;
 
 /// Where captured connections of the pod go.
@@ -80,7 +80,7 @@ const MARK_ROUTE: link::MarkRoute = link::MarkRoute {
 
 /// The numbers in the comments are those of spec redirection 3.
 fn ambient(families: usize) -> Batch {
-    let mut batch = Batch::new();
+    let mut batch = Batch::new(Family::Inet);
     tables(&mut batch);
     let mut rule = |table, chain, steps: &[Step]| counted(&mut batch, table, chain, steps);
 
@@ -131,7 +131,7 @@ fn tables(batch: &mut Batch) {
 }
 
 fn dedicated() -> Batch {
-    let mut batch = Batch::new();
+    let mut batch = Batch::new(Family::Inet);
     batch.fresh_table(NAT);
     let base = Base { kind: "nat", hook: Hook::Output, priority: NAT_PRIORITY };
     batch.chain(NAT, "output", Some(base));

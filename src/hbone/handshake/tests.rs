@@ -15,6 +15,15 @@ fn both_ends_have_the_same_secrets() {
 }
 
 #[test]
+fn a_fingerprint_is_of_one_connection() {
+    let (client, server) = key_pair(SUITES[0]);
+    let (other, _) = key_pair(SUITES[0]);
+    assert_eq!(client.fingerprint(), server.fingerprint());
+    assert_ne!(client.fingerprint(), other.fingerprint());
+    assert!(!client.sending.secret.expose().starts_with(&client.fingerprint()));
+}
+
+#[test]
 fn what_follows_the_handshake_is_kept_whole() {
     for split in [1, 2, 7, 100, usize::MAX] {
         let (keys, _) = with_client(SUITES[0], b"hello", split);

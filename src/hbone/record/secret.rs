@@ -3,6 +3,7 @@
 use std::fmt;
 
 use aws_lc_rs::aead::{AES_128_GCM, AES_256_GCM, Algorithm, LessSafeKey, Nonce, UnboundKey};
+use aws_lc_rs::digest::{Context, SHA256, SHA256_OUTPUT_LEN};
 use aws_lc_rs::hkdf::{self, HKDF_SHA256, HKDF_SHA384, KeyType, Prk};
 use rustls::CipherSuite;
 use zeroize::Zeroizing;
@@ -109,6 +110,16 @@ impl TrafficSecret {
     /// The first generation, of which `sequence` records have been sent or received.
     pub fn begin(self, sequence: u64) -> DirectionState {
         DirectionState { secret: self, generation: 0, sequence }
+    }
+
+    /// A digest that only who has the secret can tell, and that does not tell it.
+    pub(in crate::hbone) fn fingerprint(&self) -> [u8; SHA256_OUTPUT_LEN] {
+        let mut context = Context::new(&SHA256);
+        context.update(b"adit tunnel fingerprint");
+        context.update(self.expose());
+        let mut out = [0; SHA256_OUTPUT_LEN];
+        out.copy_from_slice(context.finish().as_ref());
+        out
     }
 
     /// The secret after a key update.

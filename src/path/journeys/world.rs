@@ -298,6 +298,7 @@ fn shared(view: &View, opener: &Opener, credentials: Credentials, limits: Limits
         connections: Budget::new(limits.connections),
         handshakes: Turns::new(limits.handshakes),
         ledger: Ledger::new(limits.granted_bytes),
+        meetings: None,
     })
 }
 

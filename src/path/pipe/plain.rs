@@ -22,11 +22,14 @@ pub(in crate::path) async fn plain(
     around: &Around<'_>,
 ) -> Result<(), Failure> {
     let result = {
-        let both = plain_both_ways(&mut application, &mut far, around);
+        let moved = (|n| around.sent_by_application(n), |n| around.sent_to_application(n));
+        let both = both_ways(&mut application, &mut far, around.buffers, moved);
         tokio::select! {
             biased;
             failure = around.connection.cut() => Err(failure),
-            result = both => result.map_err(|error| Failure::new(Reason::ApplicationReset, error)),
+            result = both => result.map_err(|Broken { error, .. }| {
+                Failure::new(Reason::ApplicationReset, error)
+            }),
         }
     };
     if let Err(failure) = &result {
@@ -40,38 +43,61 @@ pub(in crate::path) async fn plain(
     result
 }
 
+/// One of the two sockets.
+#[derive(Clone, Copy)]
+pub(super) enum Socket {
+    Application,
+    Far,
+}
+
+/// Which of them broke first.
+pub(super) struct Broken {
+    pub(super) socket: Socket,
+    pub(super) error: io::Error,
+}
+
 /// Which of its two sockets stopped a direction.
-enum Broken {
+enum Stopped {
     Reader(io::Error),
     Writer(io::Error),
 }
 
-async fn plain_both_ways(
+/// Until both directions have ended. What moves is told to the one or the other of `moved`: sent by
+/// the application, or to it.
+pub(super) async fn both_ways(
     application: &mut TcpStream,
     far: &mut TcpStream,
-    around: &Around<'_>,
-) -> io::Result<()> {
+    buffers: &Rc<Buffers>,
+    (sent_by, sent_to): (impl Fn(usize), impl Fn(usize)),
+) -> Result<(), Broken> {
     let (near_read, near_write) = application.split();
     let (far_read, far_write) = far.split();
-    let buffers = around.buffers;
-    let mut up = pin!(one_way(&near_read, far_write, buffers, |n| around.sent_by_application(n)));
-    let mut down = pin!(one_way(&far_read, near_write, buffers, |n| around.sent_to_application(n)));
+    let mut up = pin!(one_way(&near_read, far_write, buffers, sent_by));
+    let mut down = pin!(one_way(&far_read, near_write, buffers, sent_to));
     let (mut up_left, mut down_left) = (true, true);
     let mut first = None;
     let mut linger = pin!(None::<Sleep>);
     loop {
-        let ended = tokio::select! {
+        let (ended, reader, writer) = tokio::select! {
             biased;
-            ended = &mut down, if down_left => { down_left = false; ended }
-            ended = &mut up, if up_left => { up_left = false; ended }
+            ended = &mut down, if down_left => {
+                down_left = false;
+                (ended, Socket::Far, Socket::Application)
+            }
+            ended = &mut up, if up_left => {
+                up_left = false;
+                (ended, Socket::Application, Socket::Far)
+            }
             () = expired(linger.as_mut()) => return first.map_or(Ok(()), Err),
         };
         match ended {
             Ok(()) => {}
-            Err(Broken::Reader(error)) => return Err(first.unwrap_or(error)),
+            Err(Stopped::Reader(error)) => {
+                return Err(first.unwrap_or(Broken { socket: reader, error }));
+            }
             // What the broken socket sent before it broke is still worth delivering.
-            Err(Broken::Writer(error)) => {
-                first.get_or_insert(error);
+            Err(Stopped::Writer(error)) => {
+                first.get_or_insert(Broken { socket: writer, error });
                 linger.set(Some(sleep(LINGER)));
             }
         }
@@ -86,11 +112,11 @@ async fn one_way(
     mut write: WriteHalf<'_>,
     buffers: &Rc<Buffers>,
     moved: impl Fn(usize),
-) -> Result<(), Broken> {
+) -> Result<(), Stopped> {
     let appetite = Appetite::default();
     let mut turn = 0;
     loop {
-        read.readable().await.map_err(Broken::Reader)?;
+        read.readable().await.map_err(Stopped::Reader)?;
         // Little is copied faster than it is moved from page to page.
         let pipe = if appetite.is_large() { buffers.pipes().borrow() } else { None };
         let count = match pipe {
@@ -99,7 +125,7 @@ async fn one_way(
         };
         match count {
             None => {}
-            Some(0) => return write.shutdown().await.map_err(Broken::Writer),
+            Some(0) => return write.shutdown().await.map_err(Stopped::Writer),
             Some(count) => {
                 appetite.learn(count, appetite.size());
                 yield_after(&mut turn, count).await;
@@ -114,11 +140,11 @@ async fn copy_once(
     write: &mut WriteHalf<'_>,
     (buffers, appetite): (&Rc<Buffers>, &Appetite),
     moved: &impl Fn(usize),
-) -> Result<Option<usize>, Broken> {
+) -> Result<Option<usize>, Stopped> {
     let mut buffer = buffers.borrow(appetite);
     let Some(count) = read_once(read, &mut buffer, appetite.size()) else { return Ok(None) };
-    let count = count.map_err(Broken::Reader)?;
-    write.write_all(&buffer.as_slice()[..count]).await.map_err(Broken::Writer)?;
+    let count = count.map_err(Stopped::Reader)?;
+    write.write_all(&buffer.as_slice()[..count]).await.map_err(Stopped::Writer)?;
     moved(count);
     Ok(Some(count))
 }
@@ -130,17 +156,17 @@ async fn splice_once(
     write: &WriteHalf<'_>,
     mut pipe: Borrowed,
     moved: &impl Fn(usize),
-) -> Result<Option<usize>, Broken> {
+) -> Result<Option<usize>, Stopped> {
     let (from, to): (&TcpStream, &TcpStream) = (read.as_ref(), write.as_ref());
     let count = match from.try_io(Interest::READABLE, || pipe.fill(from)) {
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
-        result => result.map_err(Broken::Reader)?,
+        result => result.map_err(Stopped::Reader)?,
     };
     while pipe.filled() > 0 {
-        to.writable().await.map_err(Broken::Writer)?;
+        to.writable().await.map_err(Stopped::Writer)?;
         match to.try_io(Interest::WRITABLE, || pipe.drain(to)) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            result => moved(result.map_err(Broken::Writer)?),
+            result => moved(result.map_err(Stopped::Writer)?),
         }
     }
     Ok(Some(count))

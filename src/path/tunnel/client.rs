@@ -123,7 +123,7 @@ impl Tunnel {
         first: &mut First<'_>,
     ) -> Result<Answer, ConnectError> {
         first.hear_now(&self.link.buffers).map_err(broken)?;
-        let handle = self.ask(&request, first.said())?;
+        let handle = self.ask(&request, first)?;
         let answered = timeout(limit, self.answer(handle.stream, first));
         let (status, headers) = answered.await.unwrap_or(Err(ConnectError::Timeout))?;
         if status != StatusCode::OK {
@@ -135,7 +135,7 @@ impl Tunnel {
     /// Opens a stream, and says the first bytes in it. If nobody waits for the answer any more it
     /// is reset as an error: the far side may have opened its leg already, and must not take the
     /// end for a clean one.
-    fn ask(&self, request: &Request<()>, first: &[u8]) -> Result<Handle, ConnectError> {
+    fn ask(&self, request: &Request<()>, first: &mut First<'_>) -> Result<Handle, ConnectError> {
         let authority = request.uri().authority().map_or("", |authority| authority.as_str());
         let fields = headers::fields(request.headers());
         let link = &self.link;
@@ -143,7 +143,8 @@ impl Tunnel {
         let opened = core.engine.http_mut().open(authority, fields, link.now());
         let stream = opened.map_err(|error| ConnectError::NotProcessed(error.to_string()))?;
         core.seats.add(stream);
-        core.say(stream, first, link);
+        first.announce(link.id, stream);
+        core.say(stream, first.said(), link);
         core.settle(link);
         Ok(Handle { link: Rc::clone(link), stream })
     }

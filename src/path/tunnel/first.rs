@@ -3,6 +3,7 @@
 
 use std::io::{self, ErrorKind, Read};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use socket2::SockRef;
@@ -11,6 +12,7 @@ use tokio::net::TcpStream;
 
 use super::direct::forget_readiness;
 use crate::path::buffers::{Appetite, Buffers};
+use crate::path::same_node::{Announced, Meetings, Taken, TunnelId};
 
 /// So much is on its way at most before anybody has agreed to take it.
 const FIRST_MAX: usize = 64 * 1024;
@@ -22,21 +24,41 @@ pub(in crate::path) struct First<'a> {
     /// Who speaks; gone when there is nothing more to come, which whoever asks again is told, too.
     application: Option<&'a TcpStream>,
     said: Vec<u8>,
+    /// Where the far end may be met, and the stream that was announced there.
+    meetings: Option<Arc<Meetings>>,
+    announced: Option<Announced>,
 }
 
 impl<'a> First<'a> {
     pub(in crate::path) fn new(application: &'a TcpStream) -> Self {
-        Self { application: Some(application), said: Vec::new() }
+        Self { application: Some(application), ..Self::none() }
+    }
+
+    /// Of an application whose far end may be in this process, too: then its bytes do not take the
+    /// tunnel, and none of them before it is known.
+    pub(in crate::path) fn near(meetings: &Arc<Meetings>) -> Self {
+        Self { meetings: Some(Arc::clone(meetings)), ..Self::none() }
     }
 
     /// Of a stream that is not an application's own.
     pub(in crate::path) fn none() -> Self {
-        Self { application: None, said: Vec::new() }
+        Self { application: None, said: Vec::new(), meetings: None, announced: None }
     }
 
     /// What was heard so far.
     pub(in crate::path) fn said(&self) -> &[u8] {
         &self.said
+    }
+
+    /// Announces the stream that it will travel in, whose CONNECT has not left.
+    pub(super) fn announce(&mut self, tunnel: Option<TunnelId>, stream: u32) {
+        let meetings = self.meetings.as_ref().zip(tunnel);
+        self.announced = meetings.map(|(meetings, tunnel)| meetings.announce(tunnel, stream));
+    }
+
+    /// What the far end has offered, if it was met.
+    pub(in crate::path) fn met(&mut self) -> Option<Taken> {
+        self.announced.take()?.take()
     }
 
     /// Takes what is there already, whether or not the reactor has been told of it.

@@ -12,7 +12,7 @@ use tokio_rustls::{TlsAcceptor, TlsConnector};
 use super::client::{self, Tunnel};
 use super::server::Server;
 use super::{First, Ledger, Secured, Settings, Stream, TunnelKey};
-use crate::config::{DataPathConfig, Limits, OriginalSource};
+use crate::config::{DataPathConfig, Limits, OriginalSource, SameNode};
 use crate::hbone::handshake::Handshake;
 use crate::hbone::testing::{Pki, SUITES, name};
 use crate::model::Hop;
@@ -66,6 +66,7 @@ pub(in crate::path) fn config() -> DataPathConfig {
         original_source: OriginalSource::Auto,
         port_reuse: true,
         localhost_app_tunnel: true,
+        same_node: SameNode::Tunnel,
         response_baggage: true,
         ipv6: true,
     }

@@ -18,12 +18,14 @@ use crate::hbone::Engine;
 use crate::hbone::error::Error;
 use crate::hbone::http2::Fields;
 use crate::path::buffers::Buffers;
+use crate::path::same_node::TunnelId;
 use crate::sys::clock::Clock;
 
 /// One tunnel.
 pub(super) struct Link {
     core: RefCell<Core>,
     pub(super) buffers: Rc<Buffers>,
+    pub(super) id: Option<TunnelId>,
     clock: Clock,
 }
 
@@ -61,7 +63,7 @@ pub(super) struct Request {
 impl Link {
     /// Goes on after a handshake.
     pub(super) fn new(secured: Secured, settings: &Settings) -> Result<Rc<Self>, Error> {
-        let Secured { io, keys, revoked } = secured;
+        let Secured { io, keys, id, revoked } = secured;
         let limits = settings.engine(keys.role);
         let account = TunnelAccount::new(settings.connection_window, Arc::clone(&settings.ledger));
         let now = settings.clock.monotonic();
@@ -79,7 +81,7 @@ impl Link {
             revoked,
         };
         let (buffers, clock) = (Rc::clone(&settings.buffers), settings.clock.clone());
-        Ok(Rc::new(Self { core: RefCell::new(core), buffers, clock }))
+        Ok(Rc::new(Self { core: RefCell::new(core), buffers, id, clock }))
     }
 
     pub(super) fn core(&self) -> RefMut<'_, Core> {

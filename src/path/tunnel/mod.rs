@@ -41,6 +41,7 @@ pub(super) use stream::{Receiver, Sender, Stream, StreamError};
 pub(super) use transport::Transport;
 
 use super::buffers::Buffers;
+use super::same_node::TunnelId;
 use crate::config::{DataPathConfig, Limits};
 use crate::hbone::Role;
 use crate::hbone::handshake::Keys;
@@ -65,6 +66,8 @@ pub(super) struct Secured {
     pub(super) io: Box<dyn Carrier>,
     /// What goes on from here.
     pub(super) keys: Keys,
+    /// What it is known by if its other end is in this process, too.
+    pub(super) id: Option<TunnelId>,
     /// Ends when the peer is revoked, if it can be.
     pub(super) revoked: Option<Pin<Box<dyn Future<Output = ()>>>>,
 }

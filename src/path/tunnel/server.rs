@@ -10,6 +10,7 @@ use super::driver::Driver;
 use super::link::{Link, Request as Arrived};
 use super::stream::{Handle, Stream, StreamError};
 use super::{Secured, Settings, headers};
+use crate::path::same_node::{Meetings, TunnelId};
 
 /// One tunnel that a peer opened. As server we never end it for being idle once it has carried a
 /// stream, because peers do not retry.
@@ -76,6 +77,13 @@ impl Incoming {
     /// The size of the header list, as RFC 9113 6.5.2 counts it.
     pub(in crate::path) fn header_list(&self) -> usize {
         self.list_size
+    }
+
+    /// What the stream is known by, if the side that asks has announced it in this process.
+    pub(in crate::path) fn announced(&self, meetings: &Meetings) -> Option<(TunnelId, u32)> {
+        let Handle { link, stream } = &self.handle;
+        let id = link.id?;
+        meetings.is_announced(id, *stream).then_some((id, *stream))
     }
 
     /// Answers 200 and makes it a stream. If its first bytes are here already, nobody waits for the

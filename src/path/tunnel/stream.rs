@@ -92,6 +92,15 @@ impl Stream {
         kept.then(|| KeptAnswer { link: Rc::clone(link), stream: *stream })
     }
 
+    /// Ends our direction and waits for the end of the other one; what still comes is dropped.
+    pub(in crate::path) async fn end(&mut self) -> Result<(), StreamError> {
+        self.sender.finish()?;
+        while let Some(bytes) = poll_fn(|cx| self.receiver.poll_next(cx)).await? {
+            self.receiver.taken(bytes.len());
+        }
+        Ok(())
+    }
+
     /// Ends both directions as an error. Bytes that have not left are dropped.
     pub(in crate::path) fn reset(&mut self) {
         let link = &self.handle.link;

@@ -6,7 +6,7 @@ use crate::report::log::tests::{capture, untimed};
 const TOOK: Duration = Duration::from_micros(13_999);
 
 fn finish(connection: &Connection, failure: Option<&Failure>) {
-    finished(connection, (100, 2_000), TOOK, failure);
+    finished(connection, (100, 2_000), TOOK, None, failure);
 }
 
 fn check(expected: &str, body: impl FnOnce()) {
@@ -53,6 +53,16 @@ fn one_line_per_event_with_fields_in_order() {
         dst.addr=10.0.0.2:8080 dst.workload="cart-0" dst.namespace="shop" dst.cluster="c1"
         direction="inbound""#,
         || opened(&plain),
+    );
+    inbound.trace_id = None;
+    check(
+        r#"info access connection complete
+        src.addr=10.0.0.1:40000 src.workload="web-0" src.namespace="shop"
+        src.identity="spiffe://cluster.local/ns/shop/sa/web" src.cluster="c1"
+        dst.addr=10.0.0.2:15008 dst.hbone_addr=10.0.0.2:8080
+        dst.identity="spiffe://cluster.local/ns/shop/sa/cart"
+        direction="inbound" bytes_sent=2000 bytes_recv=100 duration="13ms" path="same_node""#,
+        || finished(&inbound, (100, 2_000), TOOK, Some(SAME_NODE), None),
     );
     let early = Early {
         direction: Direction::Outbound,

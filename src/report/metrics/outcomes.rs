@@ -1,4 +1,5 @@
-//! Refusals, open sockets and unreadable headers: few labels, all of them words of ours.
+//! Refusals, open sockets, same-node paths and unreadable headers: few labels, all of them words of
+//! ours.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -26,6 +27,7 @@ pub(super) struct Outcomes {
     /// By reason, in the order of `Reason::ALL`, and direction.
     refusals: Vec<[AtomicU64; 2]>,
     sockets: [AtomicI64; 2],
+    same_node: [AtomicU64; 2],
     malformed: Mutex<BTreeMap<&'static str, u64>>,
 }
 
@@ -39,6 +41,10 @@ impl Outcomes {
 
     pub(super) fn sockets(&self, direction: Direction, change: i64) {
         self.sockets[index(direction)].fetch_add(change, Ordering::Relaxed);
+    }
+
+    pub(super) fn same_node(&self, direction: Direction) {
+        self.same_node[index(direction)].fetch_add(1, Ordering::Relaxed);
     }
 
     pub(super) fn malformed(&self, header: &'static str) {
@@ -55,6 +61,7 @@ impl Default for Outcomes {
         Self {
             refusals: Reason::ALL.iter().map(|_| Default::default()).collect(),
             sockets: Default::default(),
+            same_node: Default::default(),
             malformed: Mutex::new(HEADERS.map(|header| (header, 0)).into()),
         }
     }
@@ -78,6 +85,14 @@ impl Collector for Outcomes {
         for (direction, gauge) in DIRECTIONS.iter().zip(&self.sockets) {
             let labels = [(REPORTER, direction.reporter())];
             metric.encode_family(&labels)?.encode_gauge(&gauge.load(Ordering::Relaxed))?;
+        }
+        let help = "Ended connections whose bytes went from socket to socket on this node";
+        let name = "adit_same_node_connections";
+        let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+        for (direction, counter) in DIRECTIONS.iter().zip(&self.same_node) {
+            let labels = [(REPORTER, direction.reporter())];
+            let value = counter.load(Ordering::Relaxed);
+            metric.encode_family(&labels)?.encode_counter(&value, NO_EXEMPLAR)?;
         }
         let help = "Headers of peers that were ignored because they could not be read";
         let name = "adit_malformed_headers";

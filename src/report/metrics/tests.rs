@@ -72,6 +72,9 @@ adit_traffic_labels_overflowed_total 0
 # TYPE istio_tcp_sockets_open gauge
 istio_tcp_sockets_open{reporter=\"source\"} 0
 istio_tcp_sockets_open{reporter=\"destination\"} 0
+# TYPE adit_same_node_connections counter
+adit_same_node_connections_total{reporter=\"source\"} 0
+adit_same_node_connections_total{reporter=\"destination\"} 0
 # TYPE adit_malformed_headers counter
 adit_malformed_headers_total{header=\"baggage\"} 0
 adit_malformed_headers_total{header=\"forwarded\"} 0

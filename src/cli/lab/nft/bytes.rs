@@ -2,8 +2,6 @@
 
 /// Flag of attributes that contain attributes (NLA_F_NESTED).
 const NESTED: u16 = 0x8000;
-/// Address family of all our tables (NFPROTO_INET).
-const INET: u8 = 1;
 /// The subsystem that a transaction is for (NFNL_SUBSYS_NFTABLES).
 const NFTABLES: u8 = 10;
 
@@ -45,8 +43,8 @@ impl Writer {
     }
 
     /// Opens a message about a table, a chain or a rule.
-    pub(super) fn message(&mut self, kind: u16, flags: u16, sequence: u32) -> usize {
-        self.start(kind, flags, sequence, [INET, 0, 0, 0])
+    pub(super) fn message(&mut self, kind: u16, flags: u16, sequence: u32, family: u8) -> usize {
+        self.start(kind, flags, sequence, [family, 0, 0, 0])
     }
 
     pub(super) fn close_message(&mut self, at: usize) {
@@ -122,7 +120,7 @@ mod tests {
     #[test]
     fn attributes_are_padded_and_nested() {
         let mut out = Writer::default();
-        let at = out.message(kind::NEW_TABLE, flags::REQUEST, 7);
+        let at = out.message(kind::NEW_TABLE, flags::REQUEST, 7, 1);
         out.attribute(1, b"abc\0x");
         let list = out.open(4);
         out.attribute(2, &[9]);
