@@ -98,13 +98,13 @@ where
     let mut count = 0;
     loop {
         let step = handshake.feed(&heard[..count], &mut said);
-        // Also if it failed: then it is an alert.
-        let sent = say(&mut io, &mut said).await;
-        let done = step?;
-        sent?;
-        if done {
+        if step == Ok(true) {
             break;
         }
+        // Also if it failed: then it is an alert.
+        let sent = say(&mut io, &mut said).await;
+        step?;
+        sent?;
         count = io.read(&mut heard).await?;
         if count == 0 {
             return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
@@ -112,7 +112,7 @@ where
     }
     let met = met(handshake.session());
     let keys = handshake.finish()?;
-    Ok((Secured { io: Box::new(io), keys, id: None, revoked: None }, met))
+    Ok((Secured { io: Box::new(io), keys, unsaid: said, id: None, revoked: None }, met))
 }
 
 async fn say(io: &mut (impl AsyncWrite + Unpin), said: &mut Vec<u8>) -> io::Result<()> {

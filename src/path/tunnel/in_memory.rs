@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::{Method, Request};
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use super::client::{self, Tunnel};
@@ -87,6 +87,17 @@ pub(in crate::path) fn settings() -> Settings {
 
 /// Our end of a handshake whose other end is whoever trusts `pki`.
 pub(in crate::path) async fn secured_client<T>(io: T, pki: &Pki) -> Secured
+where
+    T: AsyncRead + AsyncWrite + Unpin + 'static,
+{
+    let mut secured = unsaid_client(io, pki).await;
+    let unsaid = std::mem::take(&mut secured.unsaid);
+    secured.io.write_all(&unsaid).await.expect("the peer is there");
+    secured
+}
+
+/// As [`secured_client`], with the end of the handshake left to be said.
+pub(in crate::path) async fn unsaid_client<T>(io: T, pki: &Pki) -> Secured
 where
     T: AsyncRead + AsyncWrite + Unpin + 'static,
 {

@@ -33,6 +33,8 @@ pub(super) struct Link {
 /// calls: wakers only schedule.
 pub(super) struct Core {
     pub(super) engine: Engine,
+    /// The end of the handshake, until the engine says something.
+    unsaid: Vec<u8>,
     /// Gone when the tunnel is over.
     pub(super) io: Option<Box<dyn Carrier>>,
     /// The driver, which is told when the transport can be read or written again, whoever asked.
@@ -63,13 +65,14 @@ pub(super) struct Request {
 impl Link {
     /// Goes on after a handshake.
     pub(super) fn new(secured: Secured, settings: &Settings) -> Result<Rc<Self>, Error> {
-        let Secured { io, keys, id, revoked } = secured;
+        let Secured { io, keys, unsaid, id, revoked } = secured;
         let limits = settings.engine(keys.role);
         let account = TunnelAccount::new(settings.connection_window, Arc::clone(&settings.ledger));
         let now = settings.clock.monotonic();
         let engine = Engine::new(keys, limits, Rc::new(account), now)?;
         let core = Core {
             engine,
+            unsaid,
             io: Some(io),
             driver: Waker::noop().clone(),
             seats: Seats::default(),
@@ -130,6 +133,13 @@ impl Core {
         if sealed.is_empty() {
             return;
         }
+        let mut joined = std::mem::take(&mut self.unsaid);
+        let sealed = if joined.is_empty() {
+            sealed
+        } else {
+            joined.extend_from_slice(sealed);
+            &joined
+        };
         match push(&mut self.io, &self.driver, sealed) {
             Ok(count) => self.engine.keep_unsent(&sealed[count..]),
             Err(_) => self.cut_off(),

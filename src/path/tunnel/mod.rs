@@ -66,6 +66,8 @@ pub(super) struct Secured {
     pub(super) io: Box<dyn Carrier>,
     /// What goes on from here.
     pub(super) keys: Keys,
+    /// The end of the handshake, which leaves together with what follows it.
+    pub(super) unsaid: Vec<u8>,
     /// What it is known by if its other end is in this process, too.
     pub(super) id: Option<TunnelId>,
     /// Ends when the peer is revoked, if it can be.

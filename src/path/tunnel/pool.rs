@@ -105,7 +105,9 @@ impl Pool {
         request: Request<()>,
         first: &mut First<'_>,
     ) -> Result<(HeaderMap, Stream), Failure> {
-        let tunnel = LastStream(self.start_tunnel(async { Ok(secured) }).await?);
+        let (tunnel, driver) = self.begin(secured)?;
+        let tunnel = LastStream(tunnel);
+        self.tasks.spawn(driver);
         let limit = Duration::from_millis(self.settings.limits.connect_answer_ms);
         let answer = tunnel.0.connect(tunnel.0.reserve(), request, limit, first).await;
         let answer = answer.map_err(failed)?;
@@ -179,20 +181,25 @@ impl Pool {
         let (pool, key, dial, mine) = (Rc::clone(self), key.clone(), dial(), Rc::clone(&started));
         self.tasks.spawn(async move {
             let guard = DialGuard { pool: &pool, key: &key, dial: &mine };
-            let result = pool.start_tunnel(dial).await;
-            guard.finish(result);
+            match dial.await.and_then(|secured| pool.begin(secured)) {
+                Ok((tunnel, driver)) => {
+                    guard.finish(Ok(tunnel));
+                    // Runs after those who wait: the first CONNECT leaves with its first words.
+                    pool.tasks.spawn(driver);
+                }
+                Err(failure) => guard.finish(Err(failure)),
+            }
         });
         started
     }
 
-    async fn start_tunnel(
+    /// A tunnel that has said nothing, and what is to be run for it to live.
+    fn begin(
         &self,
-        dial: impl Future<Output = Result<Secured, Failure>>,
-    ) -> Result<Rc<Tunnel>, Failure> {
-        let started = client::start(dial.await?, &self.settings, self.unused_release);
-        let (tunnel, driver) = started.map_err(|error| Failure::new(Reason::TunnelTls, error))?;
-        self.tasks.spawn(driver);
-        Ok(tunnel)
+        secured: Secured,
+    ) -> Result<(Rc<Tunnel>, impl Future<Output = ()> + use<>), Failure> {
+        let started = client::start(secured, &self.settings, self.unused_release);
+        started.map_err(|error| Failure::new(Reason::TunnelTls, error))
     }
 }
 

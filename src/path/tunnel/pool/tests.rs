@@ -2,12 +2,17 @@
 
 use std::cell::Cell;
 use std::collections::VecDeque;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use h2::Reason as Code;
 use http::{Method, Response, StatusCode};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, duplex};
-use tokio::task::{JoinSet, LocalSet};
+use tokio::io::{
+    AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf, duplex,
+};
+use tokio::task::{JoinSet, LocalSet, spawn_local};
 
 use super::super::in_memory::{self, key};
 use super::*;
@@ -27,14 +32,53 @@ enum Peer {
     GoesAway,
     /// Never answers.
     Silent,
+    /// Says nothing, hears a CONNECT and is gone.
+    Leaves,
 }
 
 struct World {
     pool: Rc<Pool>,
+    /// Writes of our end of every connection together.
+    writes: Rc<Cell<usize>>,
     peers: Rc<RefCell<VecDeque<Peer>>>,
     dials: Rc<Cell<usize>>,
     tasks: Rc<RefCell<JoinSet<()>>>,
     pki: Rc<Pki>,
+}
+
+/// Counts what is written to it.
+struct Counted {
+    io: DuplexStream,
+    writes: Rc<Cell<usize>>,
+}
+
+impl AsyncRead for Counted {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        space: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_read(cx, space)
+    }
+}
+
+impl AsyncWrite for Counted {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.writes.set(self.writes.get() + 1);
+        Pin::new(&mut self.io).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
 }
 
 fn run(test: impl Future<Output = ()>) {
@@ -51,6 +95,14 @@ fn run(test: impl Future<Output = ()>) {
 async fn goes_away(mut io: impl AsyncRead + AsyncWrite + Unpin) {
     const SETTINGS: [u8; 9] = [0, 0, 0, 4, 0, 0, 0, 0, 0];
     const GOAWAY: [u8; 17] = [0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    hear_connect(&mut io).await;
+    io.write_all(&SETTINGS).await.unwrap();
+    io.write_all(&GOAWAY).await.unwrap();
+    let _ = io.read_to_end(&mut Vec::new()).await;
+}
+
+/// Until a CONNECT has arrived, without a word.
+async fn hear_connect(io: &mut (impl AsyncRead + Unpin)) {
     const HEADERS: u8 = 1;
     let mut preface = [0; 24];
     io.read_exact(&mut preface).await.unwrap();
@@ -63,14 +115,13 @@ async fn goes_away(mut io: impl AsyncRead + AsyncWrite + Unpin) {
             break;
         }
     }
-    io.write_all(&SETTINGS).await.unwrap();
-    io.write_all(&GOAWAY).await.unwrap();
-    let _ = io.read_to_end(&mut Vec::new()).await;
 }
 
-async fn serve(io: impl AsyncRead + AsyncWrite + Unpin, peer: Peer) {
-    if let Peer::GoesAway = peer {
-        return goes_away(io).await;
+async fn serve(mut io: impl AsyncRead + AsyncWrite + Unpin, peer: Peer) {
+    match peer {
+        Peer::GoesAway => return goes_away(io).await,
+        Peer::Leaves => return hear_connect(&mut io).await,
+        _ => {}
     }
     let mut connection = h2::server::handshake(io).await.unwrap();
     let mut kept = Vec::new();
@@ -82,7 +133,7 @@ async fn serve(io: impl AsyncRead + AsyncWrite + Unpin, peer: Peer) {
                 respond.send_reset(code);
                 continue;
             }
-            Peer::GoesAway => return,
+            Peer::GoesAway | Peer::Leaves => return,
             Peer::Silent => {
                 kept.push((request, respond, None));
                 continue;
@@ -101,6 +152,7 @@ fn world(peers: &[Peer]) -> World {
     let settings = Settings { client_streams: 2, ..in_memory::settings() };
     World {
         pool: Rc::new(Pool::new(&config, settings, Tasks::default())),
+        writes: Rc::default(),
         peers: Rc::new(RefCell::new(peers.iter().copied().collect())),
         dials: Rc::default(),
         tasks: Rc::default(),
@@ -121,6 +173,7 @@ impl World {
             self.dials.set(self.dials.get() + 1);
             let next = self.peers.borrow_mut().pop_front();
             let (tasks, pki) = (Rc::clone(&self.tasks), Rc::clone(&self.pki));
+            let writes = Rc::clone(&self.writes);
             async move {
                 let peer = next.ok_or_else(|| Failure::from(Reason::Dial))?;
                 let (near, far) = duplex(64 * 1024);
@@ -129,7 +182,8 @@ impl World {
                     serve(in_memory::foreign_server(far, &theirs).await, peer).await;
                 };
                 tasks.borrow_mut().spawn_local(peer);
-                Ok(in_memory::secured_client(near, &pki).await)
+                let near = Counted { io: near, writes };
+                Ok(in_memory::unsaid_client(near, &pki).await)
             }
         };
         let first = &mut First::none();
@@ -153,6 +207,19 @@ fn streams_share_a_tunnel_until_it_is_full() {
         drop(first);
         let _fourth = world.open().await.unwrap();
         assert_eq!(world.dials.get(), 2, "a freed place is used again");
+    });
+}
+
+/// One round trip after the TCP connection: hello, then all the rest.
+#[test]
+fn the_first_connect_leaves_with_the_end_of_the_handshake() {
+    run(async {
+        let world = Rc::new(world(&[Peer::Leaves]));
+        // A task, as in the proxy: what it waits for may wake others with it.
+        let asking = Rc::clone(&world);
+        let refused = spawn_local(async move { asking.refused().await });
+        assert_eq!(refused.await.unwrap(), Reason::TunnelLost);
+        assert_eq!(world.writes.get(), 2);
     });
 }
 
@@ -184,8 +251,7 @@ fn an_opener_that_gives_up_does_not_stop_the_dial_for_others() {
         let world = world(&[Peer::Accepts]);
         {
             let mut impatient = std::pin::pin!(world.open());
-            let first =
-                std::future::poll_fn(|cx| std::task::Poll::Ready(impatient.as_mut().poll(cx)));
+            let first = std::future::poll_fn(|cx| Poll::Ready(impatient.as_mut().poll(cx)));
             assert!(first.await.is_pending());
         }
         assert!(world.open().await.is_ok());
