@@ -12,7 +12,7 @@ use http::{Method, Response, StatusCode};
 use tokio::io::{
     AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf, duplex,
 };
-use tokio::task::{JoinSet, LocalSet, spawn_local};
+use tokio::task::{JoinSet, LocalSet};
 
 use super::super::in_memory::{self, key};
 use super::*;
@@ -216,9 +216,9 @@ fn the_first_connect_leaves_with_the_end_of_the_handshake() {
     run(async {
         let world = Rc::new(world(&[Peer::Leaves]));
         // A task, as in the proxy: what it waits for may wake others with it.
-        let asking = Rc::clone(&world);
-        let refused = spawn_local(async move { asking.refused().await });
-        assert_eq!(refused.await.unwrap(), Reason::TunnelLost);
+        let (asking, mut tasks) = (Rc::clone(&world), JoinSet::new());
+        tasks.spawn_local(async move { asking.refused().await });
+        assert_eq!(tasks.join_next().await.unwrap().unwrap(), Reason::TunnelLost);
         assert_eq!(world.writes.get(), 2);
     });
 }
