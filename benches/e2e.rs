@@ -1,8 +1,8 @@
 //! End-to-end figures: adit between two nodes, next to what users have today and what is possible.
 //!
 //! ```text
-//! cargo bench                          all scenarios, at most 10 minutes
-//! cargo bench -- --quick               at most 2 minutes
+//! cargo bench                          all scenarios, at most 12 minutes
+//! cargo bench -- --quick               at most 3 minutes
 //! cargo bench -- one_flow keep_alive   scenarios whose names contain one of these words
 //! cargo bench -- --json                for machines
 //! ```
@@ -40,7 +40,7 @@ use world::{Variant, World};
 struct Arguments {
     /// Only scenarios whose names contain one of these words.
     scenarios: Vec<String>,
-    /// Fewer and shorter runs: at most 2 minutes.
+    /// Fewer and shorter runs: at most 3 minutes.
     #[arg(long)]
     quick: bool,
     /// One JSON document instead of tables.

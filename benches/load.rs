@@ -2,12 +2,16 @@
 
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsFd;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use adit::sys::netns::Netns;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use socket2::SockRef;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::JoinSet;
+use tokio::time::MissedTickBehavior;
 
 use crate::PATIENCE;
 
@@ -17,6 +21,13 @@ pub(crate) const SINK: u16 = 9000;
 pub(crate) const ANSWER: u16 = 9001;
 /// Answers one request and closes.
 pub(crate) const ANSWER_ONCE: u16 = 9002;
+
+/// Takes a connection and never reads from it.
+pub(crate) const STALL: u16 = 9003;
+/// What the kernel keeps for who never reads; twice that is charged.
+const STALLED_BUFFER: usize = 64 * 1024;
+/// Nobody takes any more if nobody has for this long.
+const QUIET: Duration = Duration::from_millis(200);
 
 /// About what a GET of `wrk` has.
 pub(crate) const REQUEST: [u8; 96] = [b'q'; 96];
@@ -31,11 +42,18 @@ pub(crate) fn now() -> Instant {
     Instant::now()
 }
 
-/// Starts the three applications in a namespace. They end with this process.
+/// Starts the applications in a namespace. They end with this process.
 pub(crate) fn serve(netns: &Netns) -> io::Result<()> {
     let bind = |port| TcpListener::bind((Ipv4Addr::UNSPECIFIED, port));
     let (sink, answer, once) =
         netns.run(|| Ok((bind(SINK)?, bind(ANSWER)?, bind(ANSWER_ONCE)?)))?;
+    let stalled = netns.run(|| bind(STALL))?;
+    SockRef::from(&stalled).set_recv_buffer_size(STALLED_BUFFER)?;
+    thread::Builder::new().name("stall".into()).spawn(move || {
+        for stream in stalled.incoming().flatten() {
+            thread::spawn(move || wait_for_end(&stream));
+        }
+    })?;
     thread::Builder::new().name("sink".into()).spawn(move || {
         for stream in sink.incoming().flatten() {
             thread::spawn(move || drain(stream));
@@ -50,6 +68,13 @@ pub(crate) fn serve(netns: &Netns) -> io::Result<()> {
             Ok(())
         })
     })?;
+    Ok(())
+}
+
+/// Waits without reading until the connection is reset.
+fn wait_for_end(stream: &TcpStream) -> io::Result<()> {
+    let mut watched = [PollFd::new(stream.as_fd(), PollFlags::empty())];
+    poll(&mut watched, PollTimeout::NONE)?;
     Ok(())
 }
 
@@ -144,6 +169,56 @@ pub(crate) fn requests(
             times.push(now() - start);
         }
     })
+}
+
+/// A request every `pause` on one connection, or as soon as the one before was answered. Answers the
+/// time of each.
+pub(crate) fn paced(
+    netns: &Netns,
+    to: SocketAddr,
+    pause: Duration,
+    duration: Duration,
+) -> io::Result<Vec<Duration>> {
+    netns.run(|| {
+        on_runtime(async {
+            let mut stream = tokio::net::TcpStream::connect(to).await?;
+            stream.set_nodelay(true)?;
+            let mut due = tokio::time::interval(pause);
+            due.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            let (mut times, end) = (Vec::new(), now() + duration);
+            while now() < end {
+                due.tick().await;
+                let start = now();
+                exchange(&mut stream).await?;
+                times.push(now() - start);
+            }
+            Ok(times)
+        })
+    })
+}
+
+/// Opens connections whose server never reads, and sends until nobody takes any more. They are
+/// reset when they are dropped.
+pub(crate) fn stall(netns: &Netns, to: SocketAddr, count: usize) -> io::Result<Vec<TcpStream>> {
+    let mut streams: Vec<TcpStream> =
+        netns.run(|| (0..count).map(|_| connect(to)).collect::<io::Result<_>>())?;
+    for stream in &streams {
+        stream.set_nonblocking(true)?;
+        SockRef::from(stream).set_linger(Some(Duration::ZERO))?;
+    }
+    let chunk = vec![b'x'; CHUNK];
+    let mut quiet_since = now();
+    while now() - quiet_since < QUIET {
+        for stream in &mut streams {
+            match stream.write(&chunk) {
+                Ok(_) => quiet_since = now(),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error),
+            }
+        }
+        thread::yield_now();
+    }
+    Ok(streams)
 }
 
 /// One request after the other on each of `connections`. Answers how many were answered.

@@ -1,6 +1,7 @@
 //! What is measured, and how often.
 
 use std::io;
+use std::thread;
 use std::time::Duration;
 
 use crate::load;
@@ -9,6 +10,10 @@ use crate::world::{Side, Variant, World, address};
 
 /// Connections open at the first look and at the second.
 const IDLE: [usize; 2] = [200, 2_000];
+/// Readers that have stopped.
+const STALLED: usize = 99;
+/// Time between requests beside bulk.
+const PACE: Duration = Duration::from_millis(1);
 /// Short connections of one run: few enough for ports and connection tracking.
 const NEW_CONNECTIONS_MAX: u64 = 10_000;
 
@@ -22,9 +27,9 @@ pub(crate) struct Settings {
 
 impl Settings {
     pub(crate) const FULL: Self =
-        Self { rounds: 5, duration: Duration::from_millis(2_500), total: Duration::from_secs(560) };
+        Self { rounds: 5, duration: Duration::from_millis(2_500), total: Duration::from_secs(700) };
     pub(crate) const QUICK: Self =
-        Self { rounds: 3, duration: Duration::from_millis(800), total: Duration::from_secs(105) };
+        Self { rounds: 3, duration: Duration::from_millis(800), total: Duration::from_secs(150) };
 }
 
 /// One thing that is measured.
@@ -35,9 +40,13 @@ pub(crate) enum Scenario {
     OneFlow,
     EightFlows,
     SameNode,
+    /// Beside readers that have stopped: first among those that compare with one flow.
+    BesideStalled,
     Plaintext,
     KeepAlive,
     KeepAlive32,
+    /// The slowest of a hundred requests beside bulk.
+    TailBesideBulk,
     NewConnections,
 }
 
@@ -58,9 +67,11 @@ impl Scenario {
         Self::OneFlow,
         Self::EightFlows,
         Self::SameNode,
+        Self::BesideStalled,
         Self::Plaintext,
         Self::KeepAlive,
         Self::KeepAlive32,
+        Self::TailBesideBulk,
         Self::NewConnections,
     ];
 
@@ -70,9 +81,11 @@ impl Scenario {
             Self::OneFlow => "one_flow",
             Self::EightFlows => "eight_flows",
             Self::SameNode => "same_node",
+            Self::BesideStalled => "beside_stalled",
             Self::Plaintext => "plaintext_passthrough",
             Self::KeepAlive => "keep_alive_1",
             Self::KeepAlive32 => "keep_alive_32",
+            Self::TailBesideBulk => "tail_beside_bulk",
             Self::NewConnections => "new_connections",
         }
     }
@@ -84,9 +97,11 @@ impl Scenario {
             Self::OneFlow => "one bulk flow to the other node",
             Self::EightFlows => "eight bulk flows to the other node",
             Self::SameNode => "one bulk flow to a pod of the same node",
+            Self::BesideStalled => "one bulk flow beside 99 whose readers have stopped",
             Self::Plaintext => "one bulk flow from an unmeshed client",
             Self::KeepAlive => "requests on one connection: median time",
             Self::KeepAlive32 => "requests on 32 connections",
+            Self::TailBesideBulk => "a request per ms beside eight bulk flows: 99 % are faster",
             Self::NewConnections => "a new connection per request, 8 at a time",
         }
     }
@@ -94,24 +109,30 @@ impl Scenario {
     pub(crate) fn unit(self) -> &'static str {
         match self {
             Self::IdleMemory => "KiB",
-            Self::OneFlow | Self::EightFlows | Self::SameNode | Self::Plaintext => "Gb/s",
-            Self::KeepAlive => "us",
+            Self::OneFlow
+            | Self::EightFlows
+            | Self::SameNode
+            | Self::BesideStalled
+            | Self::Plaintext => "Gb/s",
+            Self::KeepAlive | Self::TailBesideBulk => "us",
             Self::KeepAlive32 | Self::NewConnections => "k/s",
         }
     }
 
     /// Whether more is better.
     pub(crate) fn more_is_better(self) -> bool {
-        !matches!(self, Self::IdleMemory | Self::KeepAlive)
+        !matches!(self, Self::IdleMemory | Self::KeepAlive | Self::TailBesideBulk)
     }
 
     /// The unit of CPU time, and how much of it a second for one piece of work is.
     pub(crate) fn cpu_unit(self) -> Option<(&'static str, f64)> {
         match self {
-            Self::IdleMemory => None,
-            Self::OneFlow | Self::EightFlows | Self::SameNode | Self::Plaintext => {
-                Some(("CPU-s/GB", 1.0))
-            }
+            Self::IdleMemory | Self::TailBesideBulk => None,
+            Self::OneFlow
+            | Self::EightFlows
+            | Self::SameNode
+            | Self::BesideStalled
+            | Self::Plaintext => Some(("CPU-s/GB", 1.0)),
             Self::KeepAlive | Self::KeepAlive32 => Some(("CPU-us/request", 1e6)),
             Self::NewConnections => Some(("CPU-us/connection", 1e6)),
         }
@@ -130,12 +151,17 @@ impl Scenario {
         // Opens the tunnel, so that no run pays for it.
         load::idle(client, address(peer, load::ANSWER), &mut Vec::new(), 1)?;
         let taken = side.proxies.taken()?;
-        let before = side.proxies.cpu()?;
+        let mut before = side.proxies.cpu()?;
         let (value, work) = match self {
             Self::IdleMemory => (idle(side)?, 0.0),
             Self::OneFlow => rate(load::bulk(client, server(load::SINK), 1, duration)?),
             Self::EightFlows => rate(load::bulk(client, server(load::SINK), 8, duration)?),
             Self::SameNode => rate(load::bulk(client, address(peer, load::SINK), 1, duration)?),
+            Self::BesideStalled => {
+                let _stalled = load::stall(client, server(load::STALL), STALLED)?;
+                before = side.proxies.cpu()?;
+                rate(load::bulk(client, server(load::SINK), 1, duration)?)
+            }
             Self::Plaintext => {
                 let from = &world.outside.netns;
                 rate(load::bulk(from, server(load::SINK), 1, duration)?)
@@ -149,6 +175,7 @@ impl Scenario {
                 let to = server(load::ANSWER);
                 per_second(load::parallel_requests(client, to, 32, duration)?)
             }
+            Self::TailBesideBulk => (tail(side, duration)?, 0.0),
             Self::NewConnections => {
                 let to = server(load::ANSWER_ONCE);
                 let how_many = (8, NEW_CONNECTIONS_MAX);
@@ -204,8 +231,23 @@ fn per_second((count, time): (u64, Duration)) -> (f64, f64) {
     (count as f64 / time.as_secs_f64() / 1e3, count as f64)
 }
 
-fn median_us(mut times: Vec<Duration>) -> io::Result<f64> {
+fn median_us(times: Vec<Duration>) -> io::Result<f64> {
+    percentile_us(times, 50)
+}
+
+fn percentile_us(mut times: Vec<Duration>, percent: usize) -> io::Result<f64> {
     times.sort_unstable();
-    let middle = times.get(times.len() / 2).ok_or(io::ErrorKind::TimedOut)?;
-    Ok(middle.as_secs_f64() * 1e6)
+    let found = times.get(times.len() * percent / 100).ok_or(io::ErrorKind::TimedOut)?;
+    Ok(found.as_secs_f64() * 1e6)
+}
+
+/// The time that 99 % of requests do not need, one per ms, beside bulk flows of the same pods.
+fn tail(side: &Side, duration: Duration) -> io::Result<f64> {
+    let (client, server) = (&side.client.netns, |port| address(&side.server, port));
+    thread::scope(|scope| {
+        let bulk = scope.spawn(|| load::bulk(client, server(load::SINK), 8, duration));
+        let times = load::paced(client, server(load::ANSWER), PACE, duration);
+        bulk.join().map_err(|_| io::Error::other("the bulk flows panicked"))??;
+        percentile_us(times?, 99)
+    })
 }

@@ -37,12 +37,8 @@ impl Account for Ledger {
         self.0.set(self.0.get() + u64::from(bytes));
     }
 
-    fn try_charge(&self, bytes: u32) -> bool {
-        let fits = self.0.get() + u64::from(bytes) <= 1 << 22;
-        if fits {
-            self.charge(bytes);
-        }
-        fits
+    fn room(&self) -> u64 {
+        u64::saturating_sub(1 << 22, self.0.get())
     }
 
     fn release(&self, bytes: u32) {

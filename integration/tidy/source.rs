@@ -69,6 +69,7 @@ pub(super) fn reachable(sources: &[Source]) -> HashMap<String, bool> {
         "src/main.rs",
         "integration/main.rs",
         "integration/peers/main.rs",
+        "benches/decide.rs",
         "benches/e2e.rs",
         "benches/instructions.rs",
         "benches/sync.rs",

@@ -26,10 +26,10 @@ pub struct Limits {
 /// Who keeps the account of what peers may send us: for a pod, and for the process. Bytes are
 /// charged when they are granted and released when the application has taken them.
 pub trait Account: Debug {
-    /// Charges what cannot be refused: the first window of a stream.
+    /// Charges.
     fn charge(&self, bytes: u32);
-    /// Charges what may be refused; false if there is no room for it.
-    fn try_charge(&self, bytes: u32) -> bool;
+    /// What may still be charged for more than first windows, which streams have in any case.
+    fn room(&self) -> u64;
     /// Takes back.
     fn release(&self, bytes: u32);
 }
@@ -37,7 +37,8 @@ pub trait Account: Debug {
 /// The account of one tunnel.
 pub type Debts = Rc<dyn Account>;
 
-/// First window of every stream; we announce it, and never less is granted at once.
+/// First window of every stream; we announce it, and whoever takes its bytes is never left with
+/// less.
 pub const FIRST_WINDOW: u32 = 64 * 1024;
 /// Bytes that a stream may send in its turn while others wait.
 pub(super) const QUANTUM: u32 = 256 * 1024;

@@ -14,7 +14,7 @@ use tokio::time::{Sleep, sleep, timeout};
 
 use super::buffers::{Appetite, Buffers};
 use super::connections::Connection;
-use super::tunnel::{Delivered, Drawn, Receiver, Sender, Stream, StreamError, Tap};
+use super::tunnel::{Delivered, Drawn, LINGER, Receiver, Sender, Stream, StreamError, Tap};
 use crate::report::{Direction, Failure, Live, Reason};
 use crate::sys::socket;
 
@@ -24,8 +24,6 @@ mod same_node;
 pub(super) use plain::plain;
 pub(super) use same_node::{offered, same_node};
 
-/// How long bytes that were read before a reset may take to leave before the reset overtakes them.
-const LINGER: Duration = Duration::from_secs(5);
 /// How long an answer that nobody waits for may be kept for the application's first words: what an
 /// application that is near says at once.
 const ANSWER_KEPT: Duration = Duration::from_millis(1);

@@ -68,11 +68,6 @@ impl Connection {
         }
     }
 
-    /// Whether [`Connection::next_deadline`] may have come nearer, because a grant was refused.
-    pub fn is_starving(&self) -> bool {
-        self.starving
-    }
-
     /// Grants a stream more if it is time to.
     pub(super) fn grant(&mut self, id: u32, now_ms: u64) {
         let max = self.limits.stream_window_max.max(FIRST_WINDOW);
@@ -80,48 +75,35 @@ impl Connection {
         if stream.grant(max, &self.debts, now_ms) {
             self.writing.list(stream);
         }
-        self.starving |= stream.mark.starved;
-    }
-
-    /// Tries again where the account had no room.
-    pub(super) fn regrant(&mut self, now_ms: u64) {
-        let starved = self.streams.iter().filter(|stream| stream.mark.starved);
-        let starved: Vec<u32> = starved.map(|stream| stream.id).collect();
-        self.starving = false;
-        starved.into_iter().for_each(|id| self.grant(id, now_ms));
     }
 }
 
 impl Stream {
     /// Grants itself more if half of its window has been taken by the application, in steps no
     /// smaller than that: peers count WINDOW_UPDATEs (spec hbone 12). True if it did.
+    ///
+    /// It aims at no more than half of what the account has room for, so that those whose
+    /// application stops leave something to all others, and at no less than the first window: what
+    /// others keep stops nobody.
     fn grant(&mut self, max: u32, debts: &Debts, now_ms: u64) -> bool {
-        self.mark.starved = false;
         let owed = self.granted + self.held;
         if !self.receives() || self.target.saturating_sub(owed) < self.target / 2 {
             return false;
         }
         let brisk = now_ms.saturating_sub(self.granted_ms) <= BRISK_MS;
-        let mut target = match brisk {
+        let wanted = match brisk {
             true if !self.has_parked() => self.target.saturating_mul(2).min(max),
             true => self.target,
             false => (self.target / 2).max(FIRST_WINDOW),
         };
-        if target.saturating_sub(owed) < target / 2 {
+        let share = u32::try_from(debts.room() / 2).unwrap_or(u32::MAX);
+        self.target = wanted.min(share.max(FIRST_WINDOW));
+        let more = self.target.saturating_sub(owed);
+        if more < self.target / 2 {
             // It fell back, and has enough for that.
-            self.target = target;
             return false;
         }
-        if !debts.try_charge(target - owed) {
-            target = FIRST_WINDOW;
-            let least = target.saturating_sub(owed);
-            if least < target / 2 || !debts.try_charge(least) {
-                self.mark.starved = self.granted < FIRST_WINDOW / 2;
-                return false;
-            }
-        }
-        let more = target - owed;
-        self.target = target;
+        debts.charge(more);
         self.granted_ms = now_ms;
         self.granted += more;
         self.update += more;

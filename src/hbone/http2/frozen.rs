@@ -34,7 +34,7 @@ frozen!(Stream {
 #[rustfmt::skip]
 frozen!(Marks {
     answered, local_end, end_due, remote_end, released, counted_out, listed, queued,
-    window_blocked, turn, starved, lost_due,
+    window_blocked, turn, lost_due,
 });
 #[rustfmt::skip]
 frozen!(Reading {
@@ -74,8 +74,6 @@ impl Connection {
             explaining,
             settings_acked,
             heard_ms,
-            regrant_ms,
-            starving,
             asked_ms,
             ended,
             born: _,
@@ -102,8 +100,7 @@ impl Connection {
             number.freeze(out);
         }
         settings_acked.freeze(out);
-        starving.freeze(out);
-        for time_ms in [*heard_ms, *regrant_ms, self.ms(now)] {
+        for time_ms in [*heard_ms, self.ms(now)] {
             time_ms.freeze(out);
         }
         asked_ms.freeze(out);
@@ -147,9 +144,7 @@ impl Connection {
         connection.explained = u32::thaw(input)?;
         connection.explaining = u32::thaw(input)?;
         connection.settings_acked = bool::thaw(input)?;
-        connection.starving = bool::thaw(input)?;
         connection.heard_ms = u64::thaw(input)?;
-        connection.regrant_ms = u64::thaw(input)?;
         connection.earlier_ms = u64::thaw(input)?;
         connection.asked_ms = Frozen::thaw(input)?;
         if connection.is_sound() { Ok(connection) } else { Err(ResumeError::Malformed) }
@@ -159,7 +154,7 @@ impl Connection {
     fn is_sound(&self) -> bool {
         let count = |of: fn(&Stream) -> bool| self.streams.iter().filter(|s| of(s)).count();
         let windows = [self.send_window, self.receive_window, self.writing.window_due];
-        let times = [self.heard_ms, self.regrant_ms, self.earlier_ms, self.asked_ms.unwrap_or(0)];
+        let times = [self.heard_ms, self.earlier_ms, self.asked_ms.unwrap_or(0)];
         let reading = &self.reading;
         let head_max = if reading.at == At::Preface { PREFACE.len() } else { HEADER_LEN };
         self.open as usize == count(|stream| !stream.mark.counted_out)

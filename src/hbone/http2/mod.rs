@@ -40,8 +40,6 @@ use write::Writing;
 
 /// Streams that we reset and whose late frames are still recognised.
 const RECENT_MAX: usize = 128;
-/// How soon a stream whose grant was refused asks again, milliseconds.
-const STARVED_MS: u64 = 100;
 
 /// One HTTP/2 connection.
 #[derive(Debug)]
@@ -78,10 +76,6 @@ pub struct Connection {
     explaining: u32,
     settings_acked: bool,
     heard_ms: u64,
-    /// When streams whose grant was refused may ask again.
-    regrant_ms: u64,
-    /// There may be such streams.
-    starving: bool,
     asked_ms: Option<u64>,
     ended: Option<Error>,
     born: Instant,
@@ -191,8 +185,6 @@ impl Connection {
             explaining: 0,
             settings_acked: false,
             heard_ms: 0,
-            regrant_ms: 0,
-            starving: false,
             asked_ms: None,
             ended: None,
             born: now,
@@ -263,8 +255,7 @@ impl Connection {
             Some(asked_ms) => asked_ms + self.limits.ping_timeout_ms,
             None => self.heard_ms + self.limits.ping_interval_ms,
         };
-        let at_ms = if self.starving { quiet.min(self.regrant_ms) } else { quiet };
-        self.born + Duration::from_millis(at_ms.saturating_sub(self.earlier_ms))
+        self.born + Duration::from_millis(quiet.saturating_sub(self.earlier_ms))
     }
 
     /// Looks at the time: asks a silent peer whether it lives, and ends with [`Error::Silent`]
@@ -274,10 +265,6 @@ impl Connection {
             return Err(Error::Over);
         }
         let now_ms = self.ms(now);
-        if now_ms >= self.regrant_ms {
-            self.regrant(now_ms);
-            self.regrant_ms = now_ms + STARVED_MS;
-        }
         match self.asked_ms {
             Some(asked_ms) if now_ms >= asked_ms + self.limits.ping_timeout_ms => {
                 self.fail(Error::Silent);
@@ -342,7 +329,6 @@ impl Connection {
         if !stream.receives() {
             self.debts.release(std::mem::take(&mut stream.granted));
             stream.update = 0;
-            stream.mark.starved = false;
         }
         // Not before the peer is told: it counts, too, and must not see one stream too many.
         if stream.is_closed() && !stream.tells_its_end() && !stream.mark.counted_out {

@@ -60,8 +60,6 @@ pub(super) struct Marks {
     pub(super) window_blocked: bool,
     /// It has a turn to send.
     pub(super) turn: bool,
-    /// A grant was refused by the account.
-    pub(super) starved: bool,
     /// The peer provably did not process it, and the driver is still to be told.
     pub(super) lost_due: bool,
 }

@@ -43,12 +43,8 @@ impl Account for Ledger {
         self.peak.set(self.peak.get().max(self.owed.get()));
     }
 
-    fn try_charge(&self, bytes: u32) -> bool {
-        let fits = self.owed.get() + u64::from(bytes) <= self.limit.get();
-        if fits {
-            self.charge(bytes);
-        }
-        fits
+    fn room(&self) -> u64 {
+        self.limit.get().saturating_sub(self.owed.get())
     }
 
     fn release(&self, bytes: u32) {

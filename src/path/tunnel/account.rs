@@ -39,15 +39,10 @@ impl Account for TunnelAccount {
         self.ledger.owed.fetch_add(u64::from(bytes), Ordering::Relaxed);
     }
 
-    fn try_charge(&self, bytes: u32) -> bool {
-        let more = u64::from(bytes);
-        // Charged by other threads meanwhile: above the limit by one grant of each at most.
-        let fits = self.owed.get() + more <= self.max
-            && self.ledger.owed.load(Ordering::Relaxed) + more <= self.ledger.max;
-        if fits {
-            self.charge(bytes);
-        }
-        fits
+    fn room(&self) -> u64 {
+        // Other threads charge meanwhile: it may be above the limit by one grant of each.
+        let of_all = self.ledger.max.saturating_sub(self.ledger.owed.load(Ordering::Relaxed));
+        self.max.saturating_sub(self.owed.get()).min(of_all)
     }
 
     fn release(&self, bytes: u32) {
@@ -61,19 +56,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn neither_a_tunnel_nor_all_together_are_granted_more_than_their_limit() {
+    fn there_is_room_for_what_neither_the_tunnel_nor_all_together_owe() {
         let ledger = Ledger::new(100);
         let first = TunnelAccount::new(70, Arc::clone(&ledger));
         let second = TunnelAccount::new(70, Arc::clone(&ledger));
-        assert!(first.try_charge(70));
-        assert!(!first.try_charge(1), "the limit of the tunnel");
-        assert!(second.try_charge(30));
-        assert!(!second.try_charge(1), "the limit of the process");
-        second.charge(5);
-        assert_eq!(ledger.owed.load(Ordering::Relaxed), 105, "first windows are never refused");
+        first.charge(20);
+        assert_eq!((first.room(), second.room()), (50, 70));
+        first.charge(50);
+        assert_eq!((first.room(), second.room()), (0, 30), "the limits of tunnel and process");
+        second.charge(35);
+        assert_eq!((first.room(), second.room()), (0, 0), "first windows are charged in any case");
         first.release(70);
-        assert!(second.try_charge(35));
-        second.release(70);
+        assert_eq!((first.room(), second.room()), (65, 35));
+        second.release(35);
         assert_eq!(ledger.owed.load(Ordering::Relaxed), 0);
     }
 }

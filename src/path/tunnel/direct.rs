@@ -1,18 +1,19 @@
 //! Between a stream and the socket of an application, without a buffer in between.
 
 use std::io::{self, ErrorKind, IoSlice, IoSliceMut};
+use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::Interest;
 use tokio::net::TcpStream;
-use tokio::time::sleep;
+use tokio::time::{Sleep, sleep};
 
-use super::StreamError;
 use super::headers;
 use super::link::{Core, Link};
 use super::stream::{Receiver, Sender};
+use super::{LINGER, StreamError};
 use crate::hbone::Plan;
 use crate::hbone::http2::Room;
 use crate::path::buffers::Appetite;
@@ -160,12 +161,32 @@ impl Sender {
 }
 
 impl Receiver {
-    /// Has everything that arrives written to the application, until the end.
+    /// Has everything that arrives written to the application, until the end. After a reset, or the
+    /// loss of the tunnel, the application has [`LINGER`] for what came before it.
     pub(in crate::path) async fn deliver(&mut self, tap: &Rc<Tap>) -> Delivered {
         if let Some(seat) = self.link.core().seats.get_mut(self.stream) {
             seat.tap = Some(Rc::clone(tap));
         }
-        std::future::poll_fn(|cx| self.poll_deliver(tap, cx)).await
+        let mut overdue = None::<Pin<Box<Sleep>>>;
+        std::future::poll_fn(|cx| {
+            let delivered = self.poll_deliver(tap, cx);
+            if delivered.is_pending()
+                && let Some(error) = self.cut_short()
+            {
+                let overdue = overdue.get_or_insert_with(|| Box::pin(sleep(LINGER)));
+                ready!(overdue.as_mut().poll(cx));
+                return Poll::Ready(Delivered::Far(error));
+            }
+            delivered
+        })
+        .await
+    }
+
+    /// Why nothing more will arrive, if it is not because the far side has finished.
+    fn cut_short(&self) -> Option<StreamError> {
+        let mut core = self.link.core();
+        let ended = core.engine.http().has_ended(self.stream);
+        core.broken(self.stream).filter(|_| !ended)
     }
 
     fn poll_deliver(&mut self, tap: &Tap, cx: &mut Context<'_>) -> Poll<Delivered> {

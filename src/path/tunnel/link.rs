@@ -48,8 +48,6 @@ pub(super) struct Core {
     pub(super) unflushed: bool,
     /// All streams were told of the end.
     ended: bool,
-    /// The driver was told that a grant was refused.
-    starving: bool,
     /// Ends when the peer is revoked.
     pub(super) revoked: Option<Pin<Box<dyn Future<Output = ()>>>>,
 }
@@ -80,7 +78,6 @@ impl Link {
             flush_awaited: false,
             unflushed: false,
             ended: false,
-            starving: false,
             revoked,
         };
         let (buffers, clock) = (Rc::clone(&settings.buffers), settings.clock.clone());
@@ -196,13 +193,9 @@ impl Core {
                 self.send_outbox(stream, link);
             }
         }
-        // Once each, because the driver itself comes here, too.
-        let (http, starved) = (self.engine.http(), self.starving);
-        self.starving = http.is_starving();
-        if http.is_done() && !std::mem::replace(&mut self.ended, true) {
+        // Once, because the driver itself comes here, too.
+        if self.engine.http().is_done() && !std::mem::replace(&mut self.ended, true) {
             self.seats.wake_all();
-            self.driver.wake_by_ref();
-        } else if self.starving && !starved {
             self.driver.wake_by_ref();
         }
     }

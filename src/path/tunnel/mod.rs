@@ -30,6 +30,7 @@ mod tests;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -54,6 +55,9 @@ const RECORDS_MAX: u64 = 1 << 24;
 /// The engine ends a tunnel whose peer sends longer header lists than it takes; what is between
 /// our limit and so many times that is refused by us, so that only its stream ends.
 const HEADER_LIST_SLACK: u32 = 2;
+
+/// How long bytes that came before a reset may take to leave before the reset overtakes them.
+pub(super) const LINGER: Duration = Duration::from_secs(5);
 
 /// What carries a tunnel: TCP, or a stream of another tunnel.
 pub(super) trait Carrier: AsyncRead + AsyncWrite + Unpin {}
