@@ -26,6 +26,10 @@ pub(crate) const ANSWER_ONCE: u16 = 9002;
 pub(crate) const STALL: u16 = 9003;
 /// What the kernel keeps for who never reads; twice that is charged.
 const STALLED_BUFFER: usize = 64 * 1024;
+/// What is sent to who never reads.
+const STALLED_BYTES: usize = 1024 * 1024;
+/// Bulk that nobody takes for this long does not move any more.
+const STUCK: Duration = Duration::from_secs(4);
 /// Nobody takes any more if nobody has for this long.
 const QUIET: Duration = Duration::from_millis(200);
 
@@ -127,6 +131,7 @@ pub(crate) fn bulk(
         netns.run(|| (0..flows).map(|_| connect(to)).collect::<io::Result<_>>())?;
     let start = now();
     let send = |mut stream: TcpStream| -> io::Result<u64> {
+        stream.set_write_timeout(Some(STUCK))?;
         let chunk = vec![b'x'; CHUNK];
         let mut sent = 0;
         while now() - start < duration {
@@ -197,11 +202,12 @@ pub(crate) fn paced(
     })
 }
 
-/// Opens connections whose server never reads, and sends until nobody takes any more. They are
-/// reset when they are dropped.
+/// Opens connections whose server never reads, and sends more than a stream and its server keep, but
+/// not so much that the kernel runs out of room for all others. They are reset when they are dropped.
 pub(crate) fn stall(netns: &Netns, to: SocketAddr, count: usize) -> io::Result<Vec<TcpStream>> {
     let mut streams: Vec<TcpStream> =
         netns.run(|| (0..count).map(|_| connect(to)).collect::<io::Result<_>>())?;
+    let mut left = vec![STALLED_BYTES; count];
     for stream in &streams {
         stream.set_nonblocking(true)?;
         SockRef::from(stream).set_linger(Some(Duration::ZERO))?;
@@ -209,9 +215,12 @@ pub(crate) fn stall(netns: &Netns, to: SocketAddr, count: usize) -> io::Result<V
     let chunk = vec![b'x'; CHUNK];
     let mut quiet_since = now();
     while now() - quiet_since < QUIET {
-        for stream in &mut streams {
-            match stream.write(&chunk) {
-                Ok(_) => quiet_since = now(),
+        for (stream, left) in streams.iter_mut().zip(&mut left).filter(|(_, left)| **left > 0) {
+            match stream.write(&chunk[..chunk.len().min(*left)]) {
+                Ok(count) => {
+                    *left -= count;
+                    quiet_since = now();
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) => return Err(error),
             }

@@ -142,6 +142,25 @@ fn those_who_stop_leave_something_to_all_others() {
 }
 
 #[test]
+fn where_room_is_scarce_a_stream_proves_that_it_drains_before_it_grows() {
+    let mut world = World::new(LIMITS);
+    let stream = world.connect();
+    let owed = |world: &World| world.ends[1].ledger.owed.get();
+    let much = u64::from(LIMITS.stream_window_max) * 2;
+    for (limit, bytes, expected) in [
+        (much, 200 * 1024, 64 * 1024),
+        (much, 200 * 1024, 128 * 1024),
+        (u64::MAX, 300 * 1024, 512 * 1024),
+    ] {
+        world.ends[1].ledger.limit.set(limit);
+        world.send(0, stream, &vec![1; bytes]);
+        world.settle();
+        assert!(owed(&world) <= expected, "{} after {bytes}", owed(&world));
+        assert!(owed(&world) > expected / 2, "{} after {bytes}", owed(&world));
+    }
+}
+
+#[test]
 fn a_server_leaves_in_two_steps_and_loses_no_stream() {
     let mut world = World::new(LIMITS);
     let first = world.connect();

@@ -8,6 +8,9 @@ use crate::hbone::limits::{Debts, FIRST_WINDOW};
 /// A stream whose credit is asked for again within this time drains, and is granted more; one that
 /// took longer falls back.
 const BRISK_MS: u64 = 1_000;
+/// Windows that an application takes before its stream's grows, where room is scarce. Who stops
+/// reading at once has less in the kernel's buffer.
+const PROVEN_WINDOWS: u32 = 4;
 /// How much of the connection's window is used before it is given back.
 const CONNECTION_STEP: u32 = 1 << 30;
 
@@ -30,6 +33,7 @@ impl Connection {
         let Some(stream) = self.streams.get_mut(id) else { return };
         let count = u32::try_from(count).unwrap_or(u32::MAX).min(stream.held);
         stream.held -= count;
+        stream.proven = stream.proven.saturating_add(count);
         self.debts.release(count);
         self.grant(id, now_ms);
     }
@@ -84,19 +88,24 @@ impl Stream {
     ///
     /// It aims at no more than half of what the account has room for, so that those whose
     /// application stops leave something to all others, and at no less than the first window: what
-    /// others keep stops nobody.
+    /// others keep stops nobody. Where room is scarce it has to prove first that it drains.
     fn grant(&mut self, max: u32, debts: &Debts, now_ms: u64) -> bool {
         let owed = self.granted + self.held;
         if !self.receives() || self.target.saturating_sub(owed) < self.target / 2 {
             return false;
         }
         let brisk = now_ms.saturating_sub(self.granted_ms) <= BRISK_MS;
+        let room = debts.room();
+        let trusted = room >= u64::from(max) * 2 || self.proven / PROVEN_WINDOWS >= self.target;
         let wanted = match brisk {
-            true if !self.has_parked() => self.target.saturating_mul(2).min(max),
+            true if trusted && !self.has_parked() => self.target.saturating_mul(2).min(max),
             true => self.target,
             false => (self.target / 2).max(FIRST_WINDOW),
         };
-        let share = u32::try_from(debts.room() / 2).unwrap_or(u32::MAX);
+        if wanted != self.target {
+            self.proven = 0;
+        }
+        let share = u32::try_from(room / 2).unwrap_or(u32::MAX);
         self.target = wanted.min(share.max(FIRST_WINDOW));
         let more = self.target.saturating_sub(owed);
         if more < self.target / 2 {

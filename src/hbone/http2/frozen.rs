@@ -28,8 +28,8 @@ frozen!(Block { stream, end_stream, pieces, bytes });
 frozen!(Streams { list });
 #[rustfmt::skip]
 frozen!(Stream {
-    id, send_window, granted, held, target, update, granted_ms, deficit, small_run, parked, reset,
-    mark,
+    id, send_window, granted, held, target, proven, update, granted_ms, deficit, small_run, parked,
+    reset, mark,
 });
 #[rustfmt::skip]
 frozen!(Marks {

@@ -15,6 +15,8 @@ pub(super) struct Stream {
     pub(super) held: u32,
     /// The window that is aimed at.
     pub(super) target: u32,
+    /// What the application took since the window last grew.
+    pub(super) proven: u32,
     /// Granted, and still to be told to the peer.
     pub(super) update: u32,
     /// When credit was last given, in the connection's milliseconds.
