@@ -176,8 +176,8 @@ pub(crate) fn requests(
     })
 }
 
-/// A request every `pause` on one connection, or as soon as the one before was answered. Answers the
-/// time of each.
+/// A request every `pause` on one connection, or as soon as the one before was answered. Answers
+/// the time of each.
 pub(crate) fn paced(
     netns: &Netns,
     to: SocketAddr,
@@ -202,8 +202,9 @@ pub(crate) fn paced(
     })
 }
 
-/// Opens connections whose server never reads, and sends more than a stream and its server keep, but
-/// not so much that the kernel runs out of room for all others. They are reset when they are dropped.
+/// Opens connections whose server never reads, and sends more than a stream and its server keep,
+/// but not so much that the kernel runs out of room for all others. They are reset when they are
+/// dropped.
 pub(crate) fn stall(netns: &Netns, to: SocketAddr, count: usize) -> io::Result<Vec<TcpStream>> {
     let mut streams: Vec<TcpStream> =
         netns.run(|| (0..count).map(|_| connect(to)).collect::<io::Result<_>>())?;

@@ -191,8 +191,8 @@ impl Scenario {
         Ok(Sample { value, cpu, work })
     }
 
-    /// Whether adit took every connection of this run as it was to, in a tunnel or not, and left its
-    /// bytes there if it was to.
+    /// Whether adit took every connection of this run as it was to, in a tunnel or not, and left
+    /// its bytes there if it was to.
     fn check_security(self, side: &Side, before: [f64; 2]) -> io::Result<()> {
         if side.variant != Variant::Adit {
             return Ok(());
