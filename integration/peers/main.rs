@@ -1,7 +1,8 @@
 //! The real proxies and peers that others have written, on either end of a tunnel: Envoy as a
-//! waypoint, Node's http2, OpenSSL's record layer. They are installed by `.ci/run`; the README's
-//! `cargo test` does without.
+//! waypoint, Node's http2, the `hyper` crate, OpenSSL's record layer. Those that are programs are
+//! installed by `.ci/run`; the README's `cargo test` does without.
 
+mod hyper;
 mod openssl;
 mod place;
 mod scenarios;
@@ -18,6 +19,9 @@ use libtest_mimic::{Arguments, Trial};
 use place::{Kind, Place};
 
 fn main() -> ExitCode {
+    if let Some(code) = hyper::main() {
+        return code;
+    }
     let arguments = Arguments::from_args();
     // Before the first thread: only a process with one thread may change its user namespace.
     let ground = if arguments.list { Ok(()) } else { userns::ensure() };

@@ -9,12 +9,13 @@ use adit::cli::lab::{Pod, Proxy, ProxyPlan, Redirection};
 use adit::report::dump::pem_text;
 use nix::sys::signal::Signal;
 
+use crate::hyper;
 use crate::world::peer::{Pki, Shown};
 use crate::world::{Context, Outcome, PATIENCE, PORT, World, connect};
 
 /// Where clients of a near end connect to, on loopback.
 const NEAR: u16 = 7_000;
-const HBONE: u16 = 15_008;
+pub(crate) const HBONE: u16 = 15_008;
 /// Where Envoy takes orders.
 const ENVOY_ADMIN: u16 = 9_901;
 /// Lines of its log that are shown when something went wrong.
@@ -29,6 +30,8 @@ pub(crate) enum Kind {
     EnvoyOriginates,
     NodeTerminates,
     NodeOriginates,
+    HyperTerminates,
+    HyperOriginates,
 }
 
 /// It, running, and the proxies.
@@ -39,8 +42,14 @@ pub(crate) struct Place {
 }
 
 impl Kind {
-    pub(crate) const ALL: [Self; 4] =
-        [Self::EnvoyTerminates, Self::EnvoyOriginates, Self::NodeTerminates, Self::NodeOriginates];
+    pub(crate) const ALL: [Self; 6] = [
+        Self::EnvoyTerminates,
+        Self::EnvoyOriginates,
+        Self::NodeTerminates,
+        Self::NodeOriginates,
+        Self::HyperTerminates,
+        Self::HyperOriginates,
+    ];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
@@ -48,26 +57,33 @@ impl Kind {
             Self::EnvoyOriginates => "envoy_originates",
             Self::NodeTerminates => "node_terminates",
             Self::NodeOriginates => "node_originates",
+            Self::HyperTerminates => "hyper_terminates",
+            Self::HyperOriginates => "hyper_originates",
         }
     }
 
     /// Whether the application at its far end may finish before the other one, and be heard. Envoy
     /// takes an end of the answer for the end of all.
     pub(crate) fn lets_the_server_finish_first(self) -> bool {
-        self.is_node()
+        !self.is_envoy()
     }
 
     /// Whether a reset is still one behind it: Envoy makes an ordinary end of it.
     pub(crate) fn carries_resets(self) -> bool {
-        self.is_node()
+        !self.is_envoy()
     }
 
-    fn is_node(self) -> bool {
-        matches!(self, Self::NodeTerminates | Self::NodeOriginates)
+    /// Whether it takes new tunnels after it has said GOAWAY.
+    pub(crate) fn listens_on(self) -> bool {
+        matches!(self, Self::NodeTerminates | Self::HyperTerminates)
+    }
+
+    fn is_envoy(self) -> bool {
+        matches!(self, Self::EnvoyTerminates | Self::EnvoyOriginates)
     }
 
     pub(crate) fn terminates(self) -> bool {
-        matches!(self, Self::EnvoyTerminates | Self::NodeTerminates)
+        matches!(self, Self::EnvoyTerminates | Self::NodeTerminates | Self::HyperTerminates)
     }
 }
 
@@ -85,56 +101,15 @@ impl Place {
         let dir = world.dir().join("peer");
         fs::create_dir(&dir).during("making a folder")?;
         write_pems(&Pki::of(world.dir())?, id, &dir)?;
-        let cart = world.pod("cart").ipv4.to_string();
-        let (program, arguments) = match kind {
-            Kind::EnvoyTerminates | Kind::EnvoyOriginates => {
-                let text = if kind.terminates() {
-                    include_str!("envoy-server.yaml")
-                } else {
-                    include_str!("envoy-client.yaml")
-                };
-                let text = text.replace("DIR", &dir.to_string_lossy()).replace("HOST", &cart);
-                let config = dir.join("envoy.yaml");
-                fs::write(&config, text).during("writing its configuration")?;
-                let config = config.to_string_lossy().into_owned();
-                let rest = ["--concurrency", "1", "--disable-hot-restart", "-l", "info"];
-                (
-                    "envoy",
-                    [&["-c", &config][..], &rest]
-                        .concat()
-                        .iter()
-                        .map(|a| (*a).to_owned())
-                        .collect::<Vec<_>>(),
-                )
-            }
-            Kind::NodeTerminates => (
-                "node",
-                vec![
-                    script("server"),
-                    dir.to_string_lossy().into_owned(),
-                    HBONE.to_string(),
-                    PORT.to_string(),
-                ],
-            ),
-            Kind::NodeOriginates => (
-                "node",
-                vec![
-                    script("client"),
-                    dir.to_string_lossy().into_owned(),
-                    NEAR.to_string(),
-                    cart,
-                    PORT.to_string(),
-                ],
-            ),
-        };
+        let (program, arguments) = command(kind, &world, id)?;
         let peer = Proxy::start(ProxyPlan {
-            program: find(program)?,
-            netns: place.netns.clone(),
+            program,
+            netns: place.netns,
             arguments,
             environment: Vec::new(),
             log: world.dir().join("peer.log"),
         });
-        let peer = peer.during(&format!("starting {program}"))?;
+        let peer = peer.during(&format!("starting {}", kind.name()))?;
         // No connection to try it: at a near end that would be a stream.
         let serves = |line: &str| line.contains("serving") || line.contains("main dispatch loop");
         peer.wait_log(0, PATIENCE, serves)
@@ -169,8 +144,10 @@ impl Place {
                 self.peer.post(ENVOY_ADMIN, path).during("draining")?;
                 Ok(())
             }
-            Kind::NodeTerminates => self.peer.signal(Signal::SIGUSR2).during("a signal"),
-            Kind::EnvoyOriginates | Kind::NodeOriginates => {
+            Kind::NodeTerminates | Kind::HyperTerminates => {
+                self.peer.signal(Signal::SIGUSR2).during("a signal")
+            }
+            Kind::EnvoyOriginates | Kind::NodeOriginates | Kind::HyperOriginates => {
                 self.world.proxy("b").signal(Signal::SIGTERM).during("a signal")
             }
         }
@@ -201,6 +178,42 @@ pub(crate) fn write_pems(pki: &Pki, identity: &str, dir: &Path) -> Outcome {
         fs::write(path, pem_text(label, der)).during("writing a certificate")?;
     }
     Ok(())
+}
+
+/// The program that is the peer, and what it is told.
+fn command(kind: Kind, world: &World, id: &str) -> Outcome<(PathBuf, Vec<String>)> {
+    let dir = world.dir().join("peer");
+    let cart = world.pod("cart").ipv4.to_string();
+    let text = |path: &Path| path.to_string_lossy().into_owned();
+    let (application, near, hbone) = (PORT.to_string(), NEAR.to_string(), HBONE.to_string());
+    let envoy = |config: &str| -> Outcome<_> {
+        let path = dir.join("envoy.yaml");
+        let config = config.replace("DIR", &text(&dir)).replace("HOST", &cart);
+        fs::write(&path, config).during("writing its configuration")?;
+        let rest = ["--concurrency", "1", "--disable-hot-restart", "-l", "info"];
+        let first = ["-c".to_owned(), text(&path)];
+        Ok((find("envoy")?, first.into_iter().chain(rest.map(str::to_owned)).collect()))
+    };
+    let ourselves = || std::env::current_exe().during("finding this program");
+    match kind {
+        Kind::EnvoyTerminates => envoy(include_str!("envoy-server.yaml")),
+        Kind::EnvoyOriginates => envoy(include_str!("envoy-client.yaml")),
+        Kind::NodeTerminates => {
+            Ok((find("node")?, vec![script("server"), text(&dir), hbone, application]))
+        }
+        Kind::NodeOriginates => {
+            Ok((find("node")?, vec![script("client"), text(&dir), near, cart, application]))
+        }
+        Kind::HyperTerminates => {
+            let what = hyper::SERVER.to_owned();
+            Ok((ourselves()?, vec![what, text(world.dir()), id.to_owned(), hbone, application]))
+        }
+        Kind::HyperOriginates => {
+            let what = hyper::CLIENT.to_owned();
+            let dir = text(world.dir());
+            Ok((ourselves()?, vec![what, dir, id.to_owned(), near, cart, application]))
+        }
+    }
 }
 
 fn script(name: &str) -> String {

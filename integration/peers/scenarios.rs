@@ -209,12 +209,11 @@ fn stalled(place: &mut Place) -> Outcome {
     let mut idle = 0;
     // Until the socket has taken nothing for as many looks as anything takes here.
     while idle < 200_000 {
-        match near.write(&chunk) {
-            Ok(_) => idle = 0,
-            Err(_) => {
-                idle += 1;
-                thread::yield_now();
-            }
+        if near.write(&chunk).unwrap_or(0) > 0 {
+            idle = 0;
+        } else {
+            idle += 1;
+            thread::yield_now();
         }
     }
     let accepted = accept_one(&listener)?;
@@ -245,8 +244,8 @@ fn goaway(place: &mut Place) -> Outcome {
     for stream in &mut streams {
         echo(stream, "meanwhile\n")?;
     }
-    if place.kind == crate::place::Kind::NodeTerminates {
-        // It still listens: what is new goes through another tunnel.
+    if place.kind.listens_on() {
+        // What is new goes through another tunnel.
         for _ in 0..LOADED {
             echo_and_end(place.connect()?, "anew\n")?;
         }

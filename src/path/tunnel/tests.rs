@@ -1,6 +1,7 @@
 //! Our tunnels with the `h2` crate over rustls at the other end, in both roles.
 
 use std::future::poll_fn;
+use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -13,11 +14,12 @@ use tokio::task::{JoinSet, LocalSet};
 use super::direct::{Drawn, Tap};
 use super::in_memory::{self, Near};
 use super::server::Server;
-use super::stream::{Receiver, Sender, Stream};
+use super::stream::{Receiver, Sender, Stream, StreamError};
 use crate::hbone::record::PAYLOAD_MAX;
 use crate::hbone::testing::Pki;
 use crate::path::buffers::{Appetite, Buffers};
 use crate::report::Direction;
+use crate::sys::clock::Clock;
 
 /// Nothing here takes nearly as long; a test that would hang fails instead.
 const HANG: Duration = Duration::from_secs(60);
@@ -249,6 +251,42 @@ fn bulk_is_read_in_batches_of_records() {
         }
         assert_eq!(all, MUCH);
         assert!(most > 4 * PAYLOAD_MAX, "never more than {most} bytes at once");
+    });
+}
+
+#[test]
+fn a_peer_that_says_nothing_any_more_is_given_up() {
+    run(async {
+        let mut tasks = JoinSet::new();
+        let (a, b) = duplex(WIRE);
+        let pki = Pki::new();
+        let (a, b) =
+            tokio::join!(in_memory::secured_client(a, &pki), in_memory::foreign_server(b, &pki));
+        let (near, driver) = in_memory::client(a);
+        tasks.spawn_local(driver);
+        let mut connecting = pin!(near.connect());
+        let answering = async {
+            let mut peer = h2::server::handshake(b).await.unwrap();
+            let (request, mut respond) = peer.accept().await.unwrap().unwrap();
+            let sender: h2::SendStream<Bytes> =
+                respond.send_response(Response::new(()), false).unwrap();
+            (peer, request, sender)
+        };
+        let (mut peer, _request, _sender) = tokio::select! {
+            _ = &mut connecting => panic!("nobody has answered"),
+            answered = answering => answered,
+        };
+        let mut ours = tokio::select! {
+            stream = &mut connecting => stream,
+            _ = peer.accept() => panic!("nobody asks"),
+        };
+        // From here on the peer is there, and does nothing.
+        tokio::time::pause();
+        let clock = Clock::system();
+        let begin = clock.monotonic();
+        let error = ours.sender.reset_by_peer().await;
+        assert!(matches!(error, StreamError::Lost(_)), "{error}");
+        assert_eq!((clock.monotonic() - begin).as_secs(), 30);
     });
 }
 
