@@ -68,9 +68,14 @@ impl Kind {
         !self.is_envoy()
     }
 
-    /// Whether a reset is still one behind it: Envoy makes an ordinary end of it.
+    /// Whether our reset is still one behind it: Envoy makes an ordinary end of it.
     pub(crate) fn carries_resets(self) -> bool {
         !self.is_envoy()
+    }
+
+    /// Whether a reset behind it is one for us: a server of `hyper` makes an ordinary end of it.
+    pub(crate) fn tells_of_resets(self) -> bool {
+        self != Self::HyperTerminates
     }
 
     /// Whether it takes new tunnels after it has said GOAWAY.

@@ -3,8 +3,10 @@
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::thread;
+use std::time::Duration;
 
 use adit::cli::lab::{App, Service};
+use adit::sys::clock::Clock;
 
 use crate::place::Place;
 use crate::world::{
@@ -29,6 +31,8 @@ const CHATTY: usize = 200;
 const MESSAGES: usize = 50;
 const MESSAGE: &[u8; 14] = b"fourteen bytes";
 const LOADED: usize = 20;
+/// Nothing else here takes nearly as long.
+const STOPPED: Duration = Duration::from_secs(2);
 
 fn byte(at: usize) -> u8 {
     u8::try_from((at + at / 251) % 251).unwrap_or(0)
@@ -127,9 +131,10 @@ fn resets(place: &mut Place) -> Outcome {
         let (first, mut second) = if client_resets { (near, far) } else { (far, near) };
         reset(first)?;
         let seen = read_to_end(&mut second)?;
-        // Our end of it is a reset whatever the peer makes of its own.
-        let ours = client_resets != place.kind.terminates();
-        let expected = if ours || place.kind.carries_resets() { End::Reset } else { End::Finished };
+        let told = client_resets != place.kind.terminates();
+        let kind = place.kind;
+        let kept = if told { kind.tells_of_resets() } else { kind.carries_resets() };
+        let expected = if kept { End::Reset } else { End::Finished };
         ensure!(seen == (Vec::new(), expected), "client resets: {client_resets}: {seen:?}");
     }
     Ok(())
@@ -206,13 +211,13 @@ fn stalled(place: &mut Place) -> Outcome {
     let far = accepted.join().map_err(|_| "accepting panicked")?.during("accepting")?;
     near.set_nonblocking(true).during("not waiting")?;
     let chunk = vec![b'x'; 256 * 1024];
-    let mut idle = 0;
-    // Until the socket has taken nothing for as many looks as anything takes here.
-    while idle < 200_000 {
+    // Until nothing was taken for so long that no window will open soon.
+    let clock = Clock::system();
+    let mut taken_at = clock.monotonic();
+    while clock.monotonic() - taken_at < STOPPED {
         if near.write(&chunk).unwrap_or(0) > 0 {
-            idle = 0;
+            taken_at = clock.monotonic();
         } else {
-            idle += 1;
             thread::yield_now();
         }
     }

@@ -74,6 +74,7 @@ impl Connection {
             explaining,
             settings_acked,
             heard_ms,
+            widened_ms,
             asked_ms,
             ended,
             born: _,
@@ -100,7 +101,7 @@ impl Connection {
             number.freeze(out);
         }
         settings_acked.freeze(out);
-        for time_ms in [*heard_ms, self.ms(now)] {
+        for time_ms in [*heard_ms, *widened_ms, self.ms(now)] {
             time_ms.freeze(out);
         }
         asked_ms.freeze(out);
@@ -145,6 +146,7 @@ impl Connection {
         connection.explaining = u32::thaw(input)?;
         connection.settings_acked = bool::thaw(input)?;
         connection.heard_ms = u64::thaw(input)?;
+        connection.widened_ms = u64::thaw(input)?;
         connection.earlier_ms = u64::thaw(input)?;
         connection.asked_ms = Frozen::thaw(input)?;
         if connection.is_sound() { Ok(connection) } else { Err(ResumeError::Malformed) }
@@ -154,7 +156,7 @@ impl Connection {
     fn is_sound(&self) -> bool {
         let count = |of: fn(&Stream) -> bool| self.streams.iter().filter(|s| of(s)).count();
         let windows = [self.send_window, self.receive_window, self.writing.window_due];
-        let times = [self.heard_ms, self.earlier_ms, self.asked_ms.unwrap_or(0)];
+        let times = [self.heard_ms, self.widened_ms, self.earlier_ms, self.asked_ms.unwrap_or(0)];
         let reading = &self.reading;
         let head_max = if reading.at == At::Preface { PREFACE.len() } else { HEADER_LEN };
         self.open as usize == count(|stream| !stream.mark.counted_out)

@@ -108,6 +108,7 @@ impl Connection {
             let window = self.send_window.checked_add(increment);
             let window = window.filter(|&window| window <= WINDOW_MAX);
             self.send_window = window.ok_or(Violation::WindowOverflow)?;
+            self.widened_ms = now_ms;
             return Ok(None);
         }
         if self.is_idle(id) {

@@ -76,6 +76,8 @@ pub struct Connection {
     explaining: u32,
     settings_acked: bool,
     heard_ms: u64,
+    /// When the peer last let us send more on the connection.
+    widened_ms: u64,
     asked_ms: Option<u64>,
     ended: Option<Error>,
     born: Instant,
@@ -185,6 +187,7 @@ impl Connection {
             explaining: 0,
             settings_acked: false,
             heard_ms: 0,
+            widened_ms: 0,
             asked_ms: None,
             ended: None,
             born: now,

@@ -28,7 +28,16 @@ pub enum OpenError {
     Backlog,
 }
 
+/// How long the connection's window may be closed before nobody believes that it will open soon.
+const CHOKED_MS: u64 = 1_000;
+
 impl Connection {
+    /// Whether the peer has not let us send anything for a while: streams whose readers have stopped
+    /// hold the window of the connection, of which some peers give them all.
+    pub fn is_choked(&self, now: Instant) -> bool {
+        self.send_window == 0 && self.ms(now).saturating_sub(self.widened_ms) >= CHOKED_MS
+    }
+
     /// As client: whether a stream could be opened.
     pub fn can_open(&self) -> Result<(), OpenError> {
         let over = self.ended.is_some() || self.role == Role::Server;

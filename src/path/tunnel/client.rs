@@ -90,10 +90,11 @@ pub(super) fn start(
 }
 
 impl Tunnel {
-    /// Whether another stream may be opened now.
+    /// Whether another stream may be opened now, and would be heard.
     pub(super) fn has_room(&self) -> bool {
-        let can_open = || self.link.core().engine.http().can_open().is_ok();
-        self.streams.get() < self.streams_max && can_open()
+        let (core, now) = (self.link.core(), self.link.now());
+        let http = core.engine.http();
+        self.streams.get() < self.streams_max && http.can_open().is_ok() && !http.is_choked(now)
     }
 
     /// Whether it will take no more streams.

@@ -2,11 +2,13 @@
 
 use std::cell::Cell;
 use std::collections::VecDeque;
+use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use futures_util::FutureExt;
 use h2::Reason as Code;
 use http::{Method, Response, StatusCode};
 use tokio::io::{
@@ -17,6 +19,7 @@ use tokio::task::{JoinSet, LocalSet};
 use super::super::in_memory::{self, key};
 use super::*;
 use crate::hbone::testing::Pki;
+use crate::path::buffers::{Appetite, Buffers};
 use crate::sys::clock::Clock;
 
 /// What a scripted peer does with the CONNECTs of one tunnel.
@@ -210,6 +213,27 @@ fn streams_share_a_tunnel_until_it_is_full() {
     });
 }
 
+/// The `h2` crate gives all of a connection's window to a stream that nobody reads.
+#[test]
+fn who_comes_after_readers_that_stopped_goes_through_another_tunnel() {
+    run(async {
+        let world = world(&[Peer::Accepts, Peer::Accepts]);
+        let mut stopped = world.open().await.unwrap();
+        let buffers = Rc::new(Buffers::default());
+        while let Some(count) = poll_fn(|cx| stopped.sender.poll_capacity(cx, 1_000)).now_or_never()
+        {
+            let buffer = buffers.borrow(&Appetite::default());
+            stopped.sender.send(buffer, count.unwrap()).unwrap();
+        }
+        // It may be that nobody has come to read yet.
+        let _soon = world.open().await.unwrap();
+        assert_eq!(world.dials.get(), 1);
+        tokio::time::advance(Duration::from_secs(2)).await;
+        let _late = world.open().await.unwrap();
+        assert_eq!(world.dials.get(), 2);
+    });
+}
+
 /// One round trip after the TCP connection: hello, then all the rest.
 #[test]
 fn the_first_connect_leaves_with_the_end_of_the_handshake() {
@@ -251,7 +275,7 @@ fn an_opener_that_gives_up_does_not_stop_the_dial_for_others() {
         let world = world(&[Peer::Accepts]);
         {
             let mut impatient = std::pin::pin!(world.open());
-            let first = std::future::poll_fn(|cx| Poll::Ready(impatient.as_mut().poll(cx)));
+            let first = poll_fn(|cx| Poll::Ready(impatient.as_mut().poll(cx)));
             assert!(first.await.is_pending());
         }
         assert!(world.open().await.is_ok());
