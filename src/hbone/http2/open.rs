@@ -32,8 +32,8 @@ pub enum OpenError {
 const CHOKED_MS: u64 = 1_000;
 
 impl Connection {
-    /// Whether the peer has not let us send anything for a while: streams whose readers have stopped
-    /// hold the window of the connection, of which some peers give them all.
+    /// Whether the peer has not let us send anything for a while: streams whose readers have
+    /// stopped hold the window of the connection, of which some peers give them all.
     pub fn is_choked(&self, now: Instant) -> bool {
         self.send_window == 0 && self.ms(now).saturating_sub(self.widened_ms) >= CHOKED_MS
     }

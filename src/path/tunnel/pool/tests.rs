@@ -8,7 +8,6 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use futures_util::FutureExt;
 use h2::Reason as Code;
 use http::{Method, Response, StatusCode};
 use tokio::io::{
@@ -220,13 +219,14 @@ fn who_comes_after_readers_that_stopped_goes_through_another_tunnel() {
         let world = world(&[Peer::Accepts, Peer::Accepts]);
         let mut stopped = world.open().await.unwrap();
         let buffers = Rc::new(Buffers::default());
-        while let Some(count) = poll_fn(|cx| stopped.sender.poll_capacity(cx, 1_000)).now_or_never()
-        {
-            let buffer = buffers.borrow(&Appetite::default());
-            stopped.sender.send(buffer, count.unwrap()).unwrap();
+        let mut window = 65_535;
+        while window > 0 {
+            let count = poll_fn(|cx| stopped.sender.poll_capacity(cx, 1_000)).await.unwrap();
+            stopped.sender.send(buffers.borrow(&Appetite::default()), count).unwrap();
+            window -= count;
         }
         // It may be that nobody has come to read yet.
-        let _soon = world.open().await.unwrap();
+        drop(world.open().await.unwrap());
         assert_eq!(world.dials.get(), 1);
         tokio::time::advance(Duration::from_secs(2)).await;
         let _late = world.open().await.unwrap();
