@@ -42,7 +42,8 @@ fn late_authority() -> Outcome {
         ask_authority(&mut world, node, node)?;
     }
     for (node, id) in [("a", WEB_ID), ("b", CART_ID)] {
-        // Nobody listens yet.
+        until("it can be asked", || Ok(world.proxy(node).config_dump().is_ok()))?;
+        // Its authority does not listen yet.
         until("there is no certificate", || Ok(state(&world, node, id)?.starts_with("Unavail")))?;
     }
     // Everything else is there, and what is not is named.
