@@ -40,12 +40,12 @@ pub(crate) enum Scenario {
     OneFlow,
     EightFlows,
     SameNode,
-    /// Beside readers that have stopped: first among those that compare with one flow.
+    /// To be compared with one flow.
     BesideStalled,
     Plaintext,
     KeepAlive,
     KeepAlive32,
-    /// The slowest of a hundred requests beside bulk.
+    /// What one of a hundred requests beside bulk takes.
     TailBesideBulk,
     NewConnections,
 }

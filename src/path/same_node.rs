@@ -17,6 +17,7 @@ use tokio::net::TcpStream as Socket;
 use tokio::sync::oneshot;
 
 use crate::hbone::handshake::Keys;
+use crate::model::canonical;
 use crate::report::{Failure, Meter};
 use crate::sys::socket;
 
@@ -95,7 +96,6 @@ impl Ends {
 
     fn new(client: SocketAddr, server: SocketAddr) -> Self {
         // A listener of both families sees its IPv4 clients as IPv6 ones.
-        let canonical = |at: SocketAddr| SocketAddr::new(at.ip().to_canonical(), at.port());
         Self { client: canonical(client), server: canonical(server) }
     }
 

@@ -143,18 +143,15 @@ impl Batch {
 
     /// Adds a chain.
     pub(super) fn chain(&mut self, table: &str, name: &str, base: Option<Base>) {
-        let (feature, module) = match base {
-            Some(base) if base.kind == "nat" => ("nftables chain of type nat", "nft_chain_nat"),
-            Some(base) if base.kind == "route" => ("nftables chain of type route", "nf_tables"),
-            _ => match self.family {
-                Family::Inet => ("nftables chain in a table of family inet", "nf_tables"),
-                Family::Bridge => ("nftables chain in a table of family bridge", "nf_tables"),
-            },
-        };
         let family = self.family;
+        let (feature, module) = match base.map(|base| base.kind) {
+            Some(kind @ "nat") => (format!("nftables chain of type {kind}"), "nft_chain_nat"),
+            Some(kind @ "route") => (format!("nftables chain of type {kind}"), "nf_tables"),
+            _ => (format!("nftables chain in a table of family {family}"), "nf_tables"),
+        };
         self.ask(Ask {
             what: format!("adding chain {name} to table {family} {table}"),
-            feature: feature.into(),
+            feature,
             module,
             probes: Vec::new(),
         });

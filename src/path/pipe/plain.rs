@@ -33,14 +33,19 @@ pub(in crate::path) async fn plain(
         }
     };
     if let Err(failure) = &result {
-        if failure.reason == Reason::ApplicationReset {
-            taken_by_application(&application).await;
-            taken_by_application(&far).await;
-        }
-        let _ = socket::reset_on_close(&application);
-        let _ = socket::reset_on_close(&far);
+        reset_both(&application, &far, failure.reason == Reason::ApplicationReset).await;
     }
     result
+}
+
+/// Resets both. If one of them broke, what the other is owed goes before that.
+pub(super) async fn reset_both(application: &TcpStream, far: &TcpStream, broke: bool) {
+    if broke {
+        taken_by_application(application).await;
+        taken_by_application(far).await;
+    }
+    let _ = socket::reset_on_close(application);
+    let _ = socket::reset_on_close(far);
 }
 
 /// One of the two sockets.

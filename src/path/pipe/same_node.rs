@@ -6,8 +6,8 @@
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::plain::{Broken, Socket, both_ways};
-use super::{Around, LINGER, broken_by, taken_by_application};
+use super::plain::{Broken, Socket, both_ways, reset_both};
+use super::{Around, LINGER, broken_by};
 use crate::path::same_node::{Offered, Taken};
 use crate::path::tunnel::{Stream, StreamError};
 use crate::report::{Failure, Reason};
@@ -62,6 +62,7 @@ pub(in crate::path) async fn same_node(
             end.map_or_else(End::Broken, |()| End::Clean)
         }
     };
+    let broke = matches!(end, End::Broken(_));
     let (ours, theirs) = match end {
         End::Clean => {
             // Nobody waits for it any more if the tunnel was lost together with the last byte.
@@ -82,17 +83,9 @@ pub(in crate::path) async fn same_node(
         }
         End::Cut(failure) => (failure, left("the client's side")),
     };
-    let broke =
-        ours.reason == Reason::ApplicationReset || theirs.reason == Reason::ApplicationReset;
     let _ = ended.send(Err(theirs));
     stream.reset();
-    if broke {
-        // The bytes before a reset go before it.
-        taken_by_application(&application).await;
-        taken_by_application(&far).await;
-    }
-    let _ = socket::reset_on_close(&application);
-    let _ = socket::reset_on_close(&far);
+    reset_both(&application, &far, broke).await;
     Err(ours)
 }
 

@@ -179,19 +179,23 @@ fn a_reset_of_the_server_is_a_reset_for_the_client_after_the_bytes_before_it() {
     });
 }
 
+/// Fills everything on the way, so that nobody reads the client's socket any more, and resets it.
+async fn fill_and_reset(mut client: TcpStream) {
+    let filled = async {
+        let part = vec![7; 64 * 1024];
+        while client.write(&part).await.is_ok() {}
+    };
+    let full = tokio::time::timeout(Duration::from_millis(300), filled).await;
+    assert!(full.is_err(), "the way is never full");
+    socket::reset_on_close(&client).unwrap();
+    drop(client);
+}
+
 #[test]
 fn a_reset_is_seen_while_the_other_side_does_not_read() {
     run(async {
-        let World { _pipes, drivers: _drivers, mut client, server, near, far } = world().await;
-        // Fill everything on the way, so that nobody reads the client's socket any more.
-        let filled = async {
-            let part = vec![7; 64 * 1024];
-            while client.write(&part).await.is_ok() {}
-        };
-        let full = tokio::time::timeout(Duration::from_millis(300), filled).await;
-        assert!(full.is_err(), "the way is never full");
-        socket::reset_on_close(&client).unwrap();
-        drop(client);
+        let World { _pipes, drivers: _drivers, client, server, near, far } = world().await;
+        fill_and_reset(client).await;
         // There is nothing to wait for but the clock.
         tokio::time::pause();
         assert_eq!(near.ended_for().await, Some(Reason::ApplicationReset));
@@ -206,14 +210,7 @@ fn a_reset_is_seen_though_the_application_has_finished_and_does_not_read() {
         let World { _pipes, drivers: _drivers, mut client, mut server, near, far } = world().await;
         server.shutdown().await.unwrap();
         assert_eq!(client.read(&mut [0]).await.unwrap(), 0);
-        let filled = async {
-            let part = vec![7; 64 * 1024];
-            while client.write(&part).await.is_ok() {}
-        };
-        let full = tokio::time::timeout(Duration::from_millis(300), filled).await;
-        assert!(full.is_err(), "the way is never full");
-        socket::reset_on_close(&client).unwrap();
-        drop(client);
+        fill_and_reset(client).await;
         tokio::time::pause();
         assert_eq!(near.ended_for().await, Some(Reason::ApplicationReset));
         assert_eq!(far.ended_for().await, Some(Reason::PeerReset));

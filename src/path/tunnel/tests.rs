@@ -104,16 +104,22 @@ async fn exchange(
     assert!(theirs_got == all, "they got {} bytes of {len}, or others", theirs_got.len());
 }
 
-/// We ask; each answered stream of theirs comes through the channel.
-async fn asking(
-    tasks: &mut JoinSet<()>,
-) -> (Near, tokio::sync::mpsc::UnboundedReceiver<(h2::SendStream<Bytes>, h2::RecvStream)>) {
+/// We ask; what their end has below HTTP/2.
+async fn near(tasks: &mut JoinSet<()>) -> (Near, tokio_rustls::server::TlsStream<DuplexStream>) {
     let (a, b) = duplex(WIRE);
     let pki = Pki::new();
     let (a, b) =
         tokio::join!(in_memory::secured_client(a, &pki), in_memory::foreign_server(b, &pki));
     let (near, driver) = in_memory::client(a);
     tasks.spawn_local(driver);
+    (near, b)
+}
+
+/// We ask; each answered stream of theirs comes through the channel.
+async fn asking(
+    tasks: &mut JoinSet<()>,
+) -> (Near, tokio::sync::mpsc::UnboundedReceiver<(h2::SendStream<Bytes>, h2::RecvStream)>) {
+    let (near, b) = near(tasks).await;
     let (answered, streams) = tokio::sync::mpsc::unbounded_channel();
     tasks.spawn_local(async move {
         let mut builder = h2::server::Builder::new();
@@ -258,12 +264,7 @@ fn bulk_is_read_in_batches_of_records() {
 fn a_peer_that_says_nothing_any_more_is_given_up() {
     run(async {
         let mut tasks = JoinSet::new();
-        let (a, b) = duplex(WIRE);
-        let pki = Pki::new();
-        let (a, b) =
-            tokio::join!(in_memory::secured_client(a, &pki), in_memory::foreign_server(b, &pki));
-        let (near, driver) = in_memory::client(a);
-        tasks.spawn_local(driver);
+        let (near, b) = near(&mut tasks).await;
         let mut connecting = pin!(near.connect());
         let answering = async {
             let mut peer = h2::server::handshake(b).await.unwrap();
