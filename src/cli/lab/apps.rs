@@ -6,6 +6,7 @@ use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use socket2::SockRef;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream as AsyncTcpStream};
 use tokio::sync::oneshot;
@@ -16,6 +17,9 @@ use crate::sys::clock::Clock;
 
 /// Bytes moved at once by those that only move bytes.
 const CHUNK: usize = 128 * 1024;
+/// Connections that wait to be accepted. Where a queue is full the kernel turns to SYN cookies, and
+/// resets connections that it takes for forged under load.
+const BACKLOG: i32 = 1024;
 /// Without progress, a transfer is given up after this.
 const STALLED: Duration = Duration::from_secs(10);
 
@@ -54,6 +58,7 @@ impl App {
             let listening = netns.enter().and_then(|()| {
                 let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
                 let listener = runtime.block_on(TcpListener::bind(any))?;
+                SockRef::from(&listener).listen(BACKLOG)?;
                 let port = listener.local_addr()?.port();
                 Ok((runtime, listener, port))
             });

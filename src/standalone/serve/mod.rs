@@ -18,6 +18,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use socket2::SockRef;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -40,6 +41,8 @@ const NAMES: &[&str] = &[
     "istiod.istio-system.svc",
     "istiod.istio-system.svc.cluster.local",
 ];
+/// Connections that wait to be accepted: after a restart all nodes come at once.
+const BACKLOG: i32 = 1024;
 /// Where the tokens are, in the folder of the development root.
 const TOKENS: &str = "tokens";
 
@@ -126,7 +129,12 @@ impl Control {
 }
 
 async fn bind(address: SocketAddr) -> Result<TcpListener, ControlError> {
-    TcpListener::bind(address).await.map_err(|error| ControlError::Listen { address, error })
+    let listener = TcpListener::bind(address).await;
+    let listener = listener.and_then(|listener| {
+        SockRef::from(&listener).listen(BACKLOG)?;
+        Ok(listener)
+    });
+    listener.map_err(|error| ControlError::Listen { address, error })
 }
 
 fn local(listener: &TcpListener, address: SocketAddr) -> Result<SocketAddr, ControlError> {
