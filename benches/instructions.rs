@@ -11,7 +11,7 @@ use std::time::Instant;
 use adit::hbone::handshake::Keys;
 use adit::hbone::http2::Event;
 use adit::hbone::limits::{Account, Debts, Limits};
-use adit::hbone::record::{Suite, TrafficSecret};
+use adit::hbone::record::{Secrets, Suite, TrafficSecret};
 use adit::hbone::{Engine, Role};
 use adit::sys::clock::Clock;
 
@@ -140,7 +140,8 @@ impl World {
         let engine = |role, sending, receiving| {
             let (sending, receiving) = (direction(sending), direction(receiving));
             let debts: Debts = Rc::new(Endless);
-            let keys = Keys { role, sending, receiving, rest: Vec::new() };
+            let secrets = Secrets::Tls13 { sending, receiving };
+            let keys = Keys { role, secrets, rest: Vec::new() };
             Engine::new(keys, LIMITS, debts, now).expect("the keys are good")
         };
         let (client, server) = (engine(Role::Client, 1, 2), engine(Role::Server, 2, 1));

@@ -16,7 +16,7 @@ use std::process::{Child, Command, ExitCode, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
-use adit::config::{TrustRoot, Upstream, XdsNode, XdsSnapshot};
+use adit::config::{TlsPolicy, TrustRoot, Upstream, XdsNode, XdsSnapshot};
 use adit::control::stream::{XdsParts, XdsSource};
 use adit::creds::{Connector, Settings};
 use adit::model::{Delta, Publisher, ServiceKey, View, Workload as MeshWorkload};
@@ -185,7 +185,7 @@ async fn measure_client(address: &str, keeps: bool) -> Result<(), Failure> {
         cluster_id: "c1".into(),
         headers: Vec::new(),
     };
-    let settings = Settings { pqc_only: false, certificate_ttl: PATIENCE };
+    let settings = Settings { tls: TlsPolicy::Tls13, certificate_ttl: PATIENCE };
     let connector = Connector::new(upstream, &settings, clock.clone());
     let (source, mut status) = XdsSource::new(Arc::new(connector), parts);
     let (begin, cpu, before) = (clock.monotonic(), cpu_time()?, memory("VmRSS")?);

@@ -19,6 +19,7 @@ use crate::world::{Context, Outcome, PORT, World, connect, echo_and_end, ensure}
 pub(crate) const TESTS: crate::Tests = &[
     ("a_peer_must_show_who_it_is", identities),
     ("a_peer_must_speak_http2_in_tls_1_3", protocols),
+    ("an_older_peer_is_let_in_if_so_told_and_judged_like_any", older),
     ("connect_targets_are_checked", targets),
     ("a_pod_is_no_door_to_another_ones_services", foreign_services),
     ("what_is_refused_later_has_its_status_too", later_refusals),
@@ -38,7 +39,11 @@ pub(crate) struct Scene {
 
 impl Scene {
     pub(crate) fn new() -> Outcome<Self> {
-        let world = World::new()?;
+        Self::with_environment(&[])
+    }
+
+    fn with_environment(environment: &[(&str, &str)]) -> Outcome<Self> {
+        let world = World::with_environment(environment)?;
         let app = App::start(world.pod("cart"), PORT, Service::Echo).during("a server")?;
         let pki = Pki::of(world.dir())?;
         Ok(Self { world, pki, _app: app })
@@ -136,6 +141,34 @@ fn protocols() -> Outcome {
             Ok(())
         })
     })?;
+    scene.ordinary()
+}
+
+/// TLS 1.2 shows who the client is to everybody on the wire, and is otherwise as strict.
+fn older() -> Outcome {
+    let scene = Scene::with_environment(&[("TLS12_ENABLED", "true")])?;
+    let good = tls(Some(&scene.pki.issue(&[WEB])?), &["h2"], &TLS12)?;
+    on_runtime(async {
+        let tunnel = Tunnel::open(scene.pod(), scene.hbone(), &good).await?;
+        let target = format!("{}:{PORT}", scene.world.pod("cart").ipv4);
+        let (status, carried) = tunnel.connect(&target).await?;
+        let mut carried = carried.ok_or_else(|| format!("answered {status}"))?;
+        echo(&mut carried, "an old song\n").await?;
+        peer::finish(&mut carried).await
+    })?;
+    scene.world.wait_log("b", &["connection complete", WEB, "bytes_sent=12 bytes_recv=12"])?;
+    let other = "spiffe://other.example/ns/front/sa/web";
+    for (shown, alpn, reason) in [
+        (None, "h2", "peer_identity"),
+        (Some(Pki::foreign()?.issue(&[WEB])?), "h2", "peer_identity"),
+        (Some(scene.pki.issue(&[other])?), "h2", "peer_identity"),
+        (Some(scene.pki.issue(&[WEB])?), "http/1.1", "no_alpn"),
+    ] {
+        let config = tls(shown.as_ref(), &[alpn], &TLS12)?;
+        scene.world.refusal(("b", DESTINATION, reason), &["connection failed"], || {
+            on_runtime(rejected(scene.pod(), scene.hbone(), &config))
+        })?;
+    }
     scene.ordinary()
 }
 

@@ -190,7 +190,7 @@ fn mesh_source(
 
 fn settings(config: &Config) -> Settings {
     let identity = &config.identity;
-    Settings { pqc_only: identity.pqc_only, certificate_ttl: identity.certificate_ttl }
+    Settings { tls: identity.tls, certificate_ttl: identity.certificate_ttl }
 }
 
 /// Serves people, machines and pods until something makes the proxy stop; then drains.

@@ -156,6 +156,18 @@ pub enum SameNode {
     Direct,
 }
 
+/// What TLS offers and takes, toward peers and the control plane (spec identity 8).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TlsPolicy {
+    /// TLS 1.3.
+    #[default]
+    Tls13,
+    /// TLS 1.3, and TLS 1.2 with those that speak nothing newer.
+    Tls12,
+    /// TLS 1.3 with the post-quantum hybrid key exchange and no other.
+    PostQuantum,
+}
+
 /// Certificates.
 #[derive(Clone, Debug)]
 pub struct IdentityConfig {
@@ -163,8 +175,8 @@ pub struct IdentityConfig {
     pub certificates_from: Option<CertificateSource>,
     /// Lifetime of a certificate.
     pub certificate_ttl: Duration,
-    /// Only the post-quantum hybrid key exchange.
-    pub pqc_only: bool,
+    /// What TLS offers and takes.
+    pub tls: TlsPolicy,
     /// Revocation lists, if peers are to be looked up in any.
     pub revocation: Option<RevocationConfig>,
 }

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use adit::hbone::handshake::Keys;
 use adit::hbone::limits::{Account, Debts, Limits};
-use adit::hbone::record::{DirectionState, Suite, TrafficSecret};
+use adit::hbone::record::{DirectionState, Secrets, Suite, TrafficSecret};
 use adit::hbone::{Engine, Role};
 use adit::sys::clock::Clock;
 use aws_lc_rs::aead::{AES_128_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
@@ -63,8 +63,8 @@ pub(super) fn other(role: Role) -> Role {
 
 /// A tunnel whose handshake is over.
 pub(super) fn engine(role: Role, ledger: &Rc<Ledger>) -> Engine {
-    let (sending, receiving) = (direction(role), direction(other(role)));
-    let keys = Keys { role, sending, receiving, rest: Vec::new() };
+    let secrets = Secrets::Tls13 { sending: direction(role), receiving: direction(other(role)) };
+    let keys = Keys { role, secrets, rest: Vec::new() };
     let debts: Debts = Rc::<Ledger>::clone(ledger);
     Engine::new(keys, LIMITS, debts, now()).expect("the keys are good")
 }

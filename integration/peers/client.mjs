@@ -3,14 +3,14 @@ import fs from 'node:fs';
 import http2 from 'node:http2';
 import net from 'node:net';
 
-const [dir, port, host, application] = process.argv.slice(2);
+const [dir, tls, port, host, application] = process.argv.slice(2);
 const pem = (name) => fs.readFileSync(`${dir}/${name}.pem`);
 let session;
 const tunnel = () => {
   if (session && !session.closed && !session.destroyed) return session;
   const opened = http2.connect(`https://${host}:15008`, {
     cert: pem('cert'), key: pem('key'), ca: pem('root'),
-    minVersion: 'TLSv1.3', checkServerIdentity: () => undefined,
+    minVersion: tls, maxVersion: tls, checkServerIdentity: () => undefined,
   });
   const forget = () => { if (session === opened) session = undefined; };
   opened.on('error', (error) => console.log(`session: ${error.message}`));

@@ -16,7 +16,7 @@ use std::process::ExitCode;
 use adit::cli::lab::userns;
 use libtest_mimic::{Arguments, Trial};
 
-use place::{Kind, Place};
+use place::{Kind, Place, Version};
 
 fn main() -> ExitCode {
     if let Some(code) = hyper::main() {
@@ -27,12 +27,14 @@ fn main() -> ExitCode {
     let ground = if arguments.list { Ok(()) } else { userns::ensure() };
     let ground = ground.map_err(|error| format!("{error}; {}", userns::remedy()));
     let mut trials = Vec::new();
-    for kind in Kind::ALL {
+    let all = Version::ALL.into_iter().flat_map(|version| Kind::ALL.map(|kind| (kind, version)));
+    for (kind, version) in all.filter(|(kind, version)| kind.speaks(*version)) {
         for (name, scenario) in scenarios::ALL {
             let ground = ground.clone();
-            trials.push(Trial::test(format!("{}::{name}", kind.name()), move || {
+            let older = if version == Version::Tls12 { "_tls12" } else { "" };
+            trials.push(Trial::test(format!("{}{older}::{name}", kind.name()), move || {
                 ground?;
-                let mut place = Place::new(kind)?;
+                let mut place = Place::new(kind, version)?;
                 scenario(&mut place).map_err(|error| place.explain(&error).into())
             }));
         }

@@ -10,7 +10,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 
 use adit::hbone::handshake::{Handshake, KeySlot, Keys};
-use adit::hbone::record::{HEADER, Opened, Opener, PAYLOAD_MAX, Sealer, record_len};
+use adit::hbone::record::{HEADER, Opened, Opener, PAYLOAD_MAX, Sealer, Secrets, record_len};
 use adit::sys::child::kill_with_parent;
 use rustls::pki_types::ServerName;
 use rustls::version::TLS13;
@@ -114,7 +114,10 @@ impl Link {
             ensure!(count > 0, "openssl has hung up");
             done = handshake.feed(&buffer[..count], &mut out).during("the handshake")?;
         }
-        let Keys { role, sending, receiving, rest } = handshake.finish().during("the keys")?;
+        let Keys { role, secrets, rest } = handshake.finish().during("the keys")?;
+        let Secrets::Tls13 { sending, receiving } = secrets else {
+            return Err("it is not TLS 1.3".to_owned());
+        };
         let sealer = Sealer::new(sending, RECORDS_MAX).during("the keys")?;
         Ok(Self {
             stream,

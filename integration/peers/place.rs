@@ -34,6 +34,13 @@ pub(crate) enum Kind {
     HyperOriginates,
 }
 
+/// What it speaks, and our proxies are told to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Version {
+    Tls13,
+    Tls12,
+}
+
 /// It, running, and the proxies.
 pub(crate) struct Place {
     pub(crate) kind: Kind,
@@ -60,6 +67,11 @@ impl Kind {
             Self::HyperTerminates => "hyper_terminates",
             Self::HyperOriginates => "hyper_originates",
         }
+    }
+
+    /// Whether it can be told what version to speak.
+    pub(crate) fn speaks(self, version: Version) -> bool {
+        version == Version::Tls13 || !matches!(self, Self::HyperTerminates | Self::HyperOriginates)
     }
 
     /// Whether the application at its far end may finish before the other one, and be heard. Envoy
@@ -92,9 +104,25 @@ impl Kind {
     }
 }
 
+impl Version {
+    pub(crate) const ALL: [Self; 2] = [Self::Tls13, Self::Tls12];
+
+    /// Nothing newer, nothing older.
+    fn as_envoy_says(self) -> &'static str {
+        if self == Self::Tls13 { "TLSv1_3" } else { "TLSv1_2" }
+    }
+
+    fn as_node_says(self) -> &'static str {
+        if self == Self::Tls13 { "TLSv1.3" } else { "TLSv1.2" }
+    }
+}
+
 impl Place {
-    pub(crate) fn new(kind: Kind) -> Outcome<Self> {
-        let mut world = World::new()?;
+    pub(crate) fn new(kind: Kind, version: Version) -> Outcome<Self> {
+        let mut world = match version {
+            Version::Tls13 => World::new()?,
+            Version::Tls12 => World::with_environment(&[("TLS12_ENABLED", "true")])?,
+        };
         // In the mesh, but served by nobody of ours: whoever is at its port 15008 is its proxy.
         let pod = world.add_pod("b", "waypoint", "shop", Redirection::Ambient)?;
         world.publish()?;
@@ -106,7 +134,7 @@ impl Place {
         let dir = world.dir().join("peer");
         fs::create_dir(&dir).during("making a folder")?;
         write_pems(&Pki::of(world.dir())?, id, &dir)?;
-        let (program, arguments) = command(kind, &world, id)?;
+        let (program, arguments) = command((kind, version), &world, id)?;
         let peer = Proxy::start(ProxyPlan {
             program,
             netns: place.netns,
@@ -186,7 +214,11 @@ pub(crate) fn write_pems(pki: &Pki, identity: &str, dir: &Path) -> Outcome {
 }
 
 /// The program that is the peer, and what it is told.
-fn command(kind: Kind, world: &World, id: &str) -> Outcome<(PathBuf, Vec<String>)> {
+fn command(
+    (kind, version): (Kind, Version),
+    world: &World,
+    id: &str,
+) -> Outcome<(PathBuf, Vec<String>)> {
     let dir = world.dir().join("peer");
     let cart = world.pod("cart").ipv4.to_string();
     let text = |path: &Path| path.to_string_lossy().into_owned();
@@ -194,20 +226,23 @@ fn command(kind: Kind, world: &World, id: &str) -> Outcome<(PathBuf, Vec<String>
     let envoy = |config: &str| -> Outcome<_> {
         let path = dir.join("envoy.yaml");
         let config = config.replace("DIR", &text(&dir)).replace("HOST", &cart);
+        let config = config.replace("VERSION", version.as_envoy_says());
         fs::write(&path, config).during("writing its configuration")?;
         let rest = ["--concurrency", "1", "--disable-hot-restart", "-l", "info"];
         let first = ["-c".to_owned(), text(&path)];
         Ok((find("envoy")?, first.into_iter().chain(rest.map(str::to_owned)).collect()))
     };
+    let tls = version.as_node_says().to_owned();
     let ourselves = || std::env::current_exe().during("finding this program");
     match kind {
         Kind::EnvoyTerminates => envoy(include_str!("envoy-server.yaml")),
         Kind::EnvoyOriginates => envoy(include_str!("envoy-client.yaml")),
         Kind::NodeTerminates => {
-            Ok((find("node")?, vec![script("server"), text(&dir), hbone, application]))
+            Ok((find("node")?, vec![script("server"), text(&dir), tls, hbone, application]))
         }
         Kind::NodeOriginates => {
-            Ok((find("node")?, vec![script("client"), text(&dir), near, cart, application]))
+            let told = vec![script("client"), text(&dir), tls, near, cart, application];
+            Ok((find("node")?, told))
         }
         Kind::HyperTerminates => {
             let what = hyper::SERVER.to_owned();

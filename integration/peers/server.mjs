@@ -4,11 +4,12 @@ import fs from 'node:fs';
 import http2 from 'node:http2';
 import net from 'node:net';
 
-const [dir, port, application] = process.argv.slice(2);
+const [dir, tls, port, application] = process.argv.slice(2);
 const pem = (name) => fs.readFileSync(`${dir}/${name}.pem`);
 const server = http2.createSecureServer({
   cert: pem('cert'), key: pem('key'), ca: pem('root'),
-  requestCert: true, rejectUnauthorized: true, minVersion: 'TLSv1.3', ALPNProtocols: ['h2'],
+  requestCert: true, rejectUnauthorized: true, ALPNProtocols: ['h2'],
+  minVersion: tls, maxVersion: tls,
 });
 const sessions = new Set();
 server.on('session', (session) => {

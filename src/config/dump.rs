@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::{
     CertificateSource, Config, DataPathConfig, IdentityConfig, LocalSource, MeshSource, Mode,
-    OriginalSource, SameNode, Token, UnknownRevocation, Upstream, XdsSnapshot,
+    OriginalSource, SameNode, TlsPolicy, Token, UnknownRevocation, Upstream, XdsSnapshot,
 };
 
 impl Config {
@@ -101,7 +101,8 @@ fn identity(config: &IdentityConfig) -> Value {
         "developmentCaDir": development,
         "ca": server,
         "certificateTtl": text(config.certificate_ttl),
-        "pqcOnly": config.pqc_only,
+        "pqcOnly": config.tls == TlsPolicy::PostQuantum,
+        "tls12": config.tls == TlsPolicy::Tls12,
         "revocation": config.revocation.as_ref().map(|config| json!({
             "path": config.path.display().to_string(),
             "unknown": match config.unknown {

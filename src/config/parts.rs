@@ -10,7 +10,7 @@ use super::revocation::revocation;
 use super::values::{duration, duration_within, number};
 use super::{
     CertificateSource, DataPathConfig, IdentityConfig, Keepalive, LogConfig, Mode, NodeConfig,
-    OriginalSource, SameNode, ServersConfig,
+    OriginalSource, SameNode, ServersConfig, TlsPolicy,
 };
 use crate::model::PodName;
 
@@ -156,21 +156,30 @@ pub(super) fn identity(
     certificates_from: Option<CertificateSource>,
 ) -> IdentityConfig {
     let ttl = duration_within(Duration::from_secs(1)..=CERTIFICATE_TTL_MAX);
-    let pqc_only = env.value("COMPLIANCE_POLICY", |text| match text {
-        "" => Ok(false),
-        "pqc" => Ok(true),
-        // Going on without what was asked for would be a broken promise.
-        _ => Err("is not a policy that is known here: only pqc is".to_owned()),
-    });
-    if env.switch("TLS12_ENABLED", false) {
-        // Going on with 1.3 alone would keep out peers that somebody means to let in.
-        env.wrong("TLS12_ENABLED", "tunnels speak TLS 1.3 and nothing older");
-    }
     IdentityConfig {
         certificates_from,
         certificate_ttl: env.value("SECRET_TTL", ttl).unwrap_or(CERTIFICATE_TTL_DEFAULT),
-        pqc_only: pqc_only.unwrap_or(false),
+        tls: tls(env),
         revocation: revocation(env),
+    }
+}
+
+fn tls(env: &mut Env<'_>) -> TlsPolicy {
+    let policy = env.value("COMPLIANCE_POLICY", |text| match text {
+        "" => Ok(TlsPolicy::Tls13),
+        "pqc" => Ok(TlsPolicy::PostQuantum),
+        // Going on without what was asked for would be a broken promise.
+        _ => Err("is not a policy that is known here: only pqc is".to_owned()),
+    });
+    let policy = policy.unwrap_or_default();
+    match (env.switch("TLS12_ENABLED", false), policy) {
+        (false, policy) => policy,
+        (true, TlsPolicy::PostQuantum) => {
+            // TLS 1.2 has no such key exchange: one of the two would be a broken promise.
+            env.wrong("TLS12_ENABLED", "COMPLIANCE_POLICY=pqc allows TLS 1.3 only");
+            policy
+        }
+        (true, _) => TlsPolicy::Tls12,
     }
 }
 

@@ -77,6 +77,7 @@ fn the_defaults_are_those_of_the_specification() {
                 "ca": null,
                 "certificateTtl": "86400s",
                 "pqcOnly": false,
+                "tls12": false,
                 "revocation": null,
             },
             "localSource": {"path": "/mesh.yaml"},
@@ -127,6 +128,7 @@ fn each_variable_arrives_in_its_place() {
     check("IPV6_ENABLED", "false", "/servers/stats", json!("0.0.0.0:15020"));
     check("SECRET_TTL", "1h", "/identity/certificateTtl", json!("3600s"));
     check("COMPLIANCE_POLICY", "pqc", "/identity/pqcOnly", json!(true));
+    check("TLS12_ENABLED", "true", "/identity/tls12", json!(true));
     let revocation = json!({"path": "/crl.pem", "unknown": "allow"});
     check("CRL_PATH", "/crl.pem", "/identity/revocation", revocation);
     check("CRL_PATH", "", "/identity/revocation", json!(null));
@@ -177,7 +179,9 @@ fn what_cannot_be_used_is_refused_by_name() {
     check("CRL_UNKNOWN", "perhaps");
     check("UNSTABLE_ENABLE_SOCKS5", "true");
     check("ENABLE_PROXY", "false");
-    check("TLS12_ENABLED", "true");
+    check("TLS12_ENABLED", "1.2");
+    let both = read(&[("TLS12_ENABLED", "true"), ("COMPLIANCE_POLICY", "pqc")]);
+    assert_eq!(wrong(both), ["TLS12_ENABLED"]);
     // One writer of the mesh.
     assert_eq!(wrong(read(&[("XDS_ADDRESS", "istiod:15012")])), ["LOCAL_XDS_PATH"]);
     let both = read(&[("LOCAL_XDS", "{}")]);

@@ -88,7 +88,7 @@ struct Tasks(Weak<Mutex<JoinSet<()>>>);
 impl Connector {
     /// Connections to `upstream` with the TLS versions and groups of `settings`.
     pub fn new(upstream: Upstream, settings: &Settings, clock: Clock) -> Self {
-        let tls = Tls::new(settings.pqc_only, clock);
+        let tls = Tls::new(settings.tls, clock);
         Self { upstream: Arc::new(upstream), tls }
     }
 

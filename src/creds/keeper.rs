@@ -14,6 +14,7 @@ use super::revocation::Revocations;
 use super::rota::{Fetch, Now, Priority, Rota, Ticket};
 use super::store::{Credentials, Shared, Slot};
 use super::tls::Tls;
+use crate::config::TlsPolicy;
 use crate::report::metrics::CertificateMetrics;
 use crate::sys::clock::Clock;
 use crate::wire::spiffe::Identity;
@@ -27,8 +28,8 @@ const LOOK_AT_LEAST: Duration = Duration::from_secs(4);
 /// How certificates are asked for and used.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
-    /// Only the post-quantum hybrid key exchange.
-    pub pqc_only: bool,
+    /// What TLS offers and takes.
+    pub tls: TlsPolicy,
     /// The lifetime to ask for.
     pub certificate_ttl: Duration,
 }
@@ -51,14 +52,14 @@ pub struct Keeper {
 impl Keeper {
     /// The writer and the readers' handle. Nothing is fetched before [`Keeper::run`].
     pub fn new(settings: Settings, issuer: Arc<dyn Issuer>, clock: Clock) -> (Self, Credentials) {
-        let Settings { pqc_only, certificate_ttl } = settings;
+        let Settings { tls, certificate_ttl } = settings;
         let shared = Arc::new(Shared::new(clock.clone()));
         let keeper = Self {
             shared: Arc::clone(&shared),
             counted: CertificateMetrics::default(),
             issuer,
             ttl: certificate_ttl,
-            tls: Tls::new(pqc_only, clock),
+            tls: Tls::new(tls, clock),
             rota: Rota::new(fastrand::Rng::new()),
             known: HashMap::new(),
             fetches: JoinSet::new(),

@@ -14,6 +14,7 @@ use rustls_pki_types::CertificateDer;
 
 use super::keys::{HandshakeKey, PrivateKey};
 use super::tls::{Tls, explain, unsent_server_name};
+use crate::config::TlsPolicy;
 use crate::sys::clock::Clock;
 use crate::wire::spiffe::Identity;
 
@@ -191,7 +192,7 @@ impl Fault {
 }
 
 pub(super) fn default_tls() -> Tls {
-    Tls::new(false, Clock::system())
+    Tls::new(TlsPolicy::Tls13, Clock::system())
 }
 
 /// A whole handshake in memory, and whatever the server sends after it.

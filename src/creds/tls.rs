@@ -20,6 +20,7 @@ use rustls_pki_types::{ServerName, UnixTime};
 
 use super::revocation::{PeerRole, Peers, Revocations};
 use super::verify::{ClientVerifier, PeerRefusal, ServerVerifier};
+use crate::config::TlsPolicy;
 use crate::hbone::handshake::KeySlot;
 use crate::sys::clock::Clock;
 use crate::wire::spiffe::Identity;
@@ -29,8 +30,17 @@ const ALPN_H2: &[u8] = b"h2";
 
 static VERSIONS: [&SupportedProtocolVersion; 1] = [&version::TLS13];
 
+static VERSIONS_TLS12: [&SupportedProtocolVersion; 2] = [&version::TLS13, &version::TLS12];
+
 const SUITES: [SupportedCipherSuite; 2] =
     [cipher_suite::TLS13_AES_256_GCM_SHA384, cipher_suite::TLS13_AES_128_GCM_SHA256];
+
+const SUITES_TLS12: [SupportedCipherSuite; 4] = [
+    cipher_suite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
+    cipher_suite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
+    cipher_suite::TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
+    cipher_suite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
+];
 
 const GROUPS: [&dyn SupportedKxGroup; 4] =
     [kx_group::X25519MLKEM768, kx_group::X25519, kx_group::SECP256R1, kx_group::SECP384R1];
@@ -61,13 +71,22 @@ pub(super) struct Tls {
 struct WallTime(Clock);
 
 impl Tls {
-    /// TLS 1.3 and nothing older. `pqc_only` leaves one group of key exchange.
-    pub(super) fn new(pqc_only: bool, clock: Clock) -> Self {
-        let cipher_suites = SUITES.to_vec();
-        let kx_groups = if pqc_only { GROUPS_PQC.to_vec() } else { GROUPS.to_vec() };
+    /// What `policy` allows.
+    pub(super) fn new(policy: TlsPolicy, clock: Clock) -> Self {
+        let mut cipher_suites = SUITES.to_vec();
+        let mut kx_groups = GROUPS.to_vec();
+        let mut versions: &'static [_] = &VERSIONS;
+        match policy {
+            TlsPolicy::Tls13 => {}
+            TlsPolicy::Tls12 => {
+                cipher_suites.extend(SUITES_TLS12);
+                versions = &VERSIONS_TLS12;
+            }
+            TlsPolicy::PostQuantum => kx_groups = GROUPS_PQC.to_vec(),
+        }
         Self {
             provider: Arc::new(CryptoProvider { cipher_suites, kx_groups, ..default_provider() }),
-            versions: &VERSIONS,
+            versions,
             time: Arc::new(WallTime(clock)),
             revocations: None,
         }

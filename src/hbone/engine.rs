@@ -8,10 +8,7 @@ use super::handshake::Keys;
 use super::http2::{Connection, Event, Room};
 use super::limits::{Debts, Limits};
 use super::plan::{Framing, Plan};
-use super::record::{
-    Alert, HEADER, OVERHEAD, Opened, Opener, PAYLOAD_MAX, RecordError, SEALED_BY_ITSELF_MAX,
-    Sealer, record_len,
-};
+use super::record::{Alert, Layer, Opened, PAYLOAD_MAX, RecordError, SEALED_BY_ITSELF_MAX};
 
 mod frozen;
 
@@ -22,8 +19,7 @@ const CONTROL_SPACE_MIN: usize = 64;
 #[derive(Debug)]
 pub struct Engine {
     pub(super) http: Connection,
-    pub(super) sealer: Sealer,
-    pub(super) opener: Opener,
+    pub(super) layer: Layer,
     /// The beginning of a record whose rest has not arrived.
     pub(super) partial: Vec<u8>,
     /// Sealed bytes that the socket has not taken.
@@ -48,8 +44,7 @@ impl Engine {
     pub fn new(keys: Keys, limits: Limits, debts: Debts, now: Instant) -> Result<Self, Error> {
         Ok(Self {
             http: Connection::new(keys.role, limits, debts, now),
-            sealer: Sealer::new(keys.sending, limits.records_max)?,
-            opener: Opener::new(keys.receiving, keys.role)?,
+            layer: Layer::new(keys.secrets, keys.role, limits.records_max)?,
             partial: keys.rest,
             unsent: Vec::new(),
             unsent_at: 0,
@@ -107,7 +102,7 @@ impl Engine {
                 Ok(false) => return Ok(None),
                 Err(error) => return Err(self.fail(error.into())),
             }
-            if self.opener.is_closed() {
+            if self.layer.is_closed() {
                 return Err(self.end_of_input());
             }
         }
@@ -115,7 +110,7 @@ impl Engine {
 
     /// Opens the next record, if it is there.
     fn open_next(&mut self, input: &mut Input<'_>) -> Result<bool, RecordError> {
-        let len = record_len(input.rest)?.filter(|&len| len <= input.rest.len());
+        let len = self.layer.record_len(input.rest)?.filter(|&len| len <= input.rest.len());
         let Some(len) = len else {
             if !input.rest.is_empty() {
                 let later = std::mem::take(&mut self.partial);
@@ -126,10 +121,8 @@ impl Engine {
         };
         let (record, rest) = std::mem::take(&mut input.rest).split_at_mut(len);
         input.rest = rest;
-        match self.opener.open(record)? {
-            Opened::Data(plain) => input.plain = plain,
-            Opened::UpdateAsked => self.sealer.ask_update(),
-            Opened::Nothing | Opened::Closed => {}
+        if let Opened::Data(plain) = self.layer.open(record)? {
+            input.plain = plain;
         }
         Ok(true)
     }
@@ -137,7 +130,7 @@ impl Engine {
     /// The socket has come to its end. Returns what that means: [`Error::Over`] if the peer had
     /// said so and no stream was open, otherwise every stream ends as if it were reset.
     pub fn end_of_input(&mut self) -> Error {
-        let clean = self.opener.is_closed() && self.http.open_streams() == 0;
+        let clean = self.layer.is_closed() && self.http.open_streams() == 0;
         self.fail(if clean { Error::Over } else { Error::Truncated })
     }
 
@@ -168,7 +161,7 @@ impl Engine {
     /// Whether [`Engine::flush`] has something to seal.
     pub fn wants_flush(&self) -> bool {
         let last = self.http.is_done() && !self.finished;
-        self.unsent().is_empty() && (self.http.wants_write() || self.sealer.update_asked() || last)
+        self.unsent().is_empty() && (self.http.wants_write() || self.layer.has_words() || last)
     }
 
     /// Whether everything is said: when it is sent, too, the socket is to be closed.
@@ -179,6 +172,9 @@ impl Engine {
     /// Seals frames other than DATA into the front of `batch`; how many bytes are to be sent.
     /// Nothing while sealed bytes are unsent.
     pub fn flush(&mut self, batch: &mut [u8]) -> Result<usize, Error> {
+        if self.layer.is_worn() {
+            self.http.close();
+        }
         if !self.unsent().is_empty() || self.finished {
             return Ok(0);
         }
@@ -186,17 +182,19 @@ impl Engine {
     }
 
     fn seal_control(&mut self, batch: &mut [u8]) -> Result<usize, RecordError> {
-        const LEAST: usize = SEALED_BY_ITSELF_MAX + OVERHEAD + CONTROL_SPACE_MIN;
+        let layout = self.layer.layout();
+        let least = SEALED_BY_ITSELF_MAX + layout.overhead() + CONTROL_SPACE_MIN;
         let mut at = 0;
-        while batch.len() - at >= LEAST && !self.finished {
-            at += self.sealer.due(&mut batch[at..])?;
-            let space = (batch.len() - at - OVERHEAD).min(PAYLOAD_MAX);
-            let len = self.http.write(&mut batch[at + HEADER..at + HEADER + space]);
+        while batch.len() - at >= least && !self.finished {
+            at += self.layer.due(&mut batch[at..])?;
+            let begin = at + layout.header;
+            let space = (batch.len() - at - layout.overhead()).min(PAYLOAD_MAX);
+            let len = self.http.write(&mut batch[begin..begin + space]);
             if len > 0 {
-                at += self.sealer.seal(&mut batch[at..], len)?;
+                at += self.layer.seal(&mut batch[at..], len)?;
             } else if self.http.is_done() {
                 let alert = self.alert.unwrap_or(Alert::CLOSE_NOTIFY);
-                at += self.sealer.seal_alert(&mut batch[at..], alert)?;
+                at += self.layer.seal_alert(&mut batch[at..], alert)?;
                 self.finished = true;
             } else {
                 break;
@@ -211,19 +209,20 @@ impl Engine {
         let mut front = self.flush(batch)?;
         let space = batch.len() - front;
         if self.unsent().is_empty() && space >= SEALED_BY_ITSELF_MAX && !self.finished {
-            let due = self.sealer.due(&mut batch[front..]);
+            let due = self.layer.due(&mut batch[front..]);
             front += due.map_err(|error| self.fail(error.into()))?;
         }
         let space = batch.len() - front;
         let whole = self.http.peer_frame_max() as usize;
         let framing = if whole < space { Framing::Each } else { Framing::One };
-        let capacity = framing.capacity(space, self.sealer.room());
+        let layout = self.layer.layout();
+        let capacity = framing.capacity(space, self.layer.room(), layout);
         let blocked = !self.unsent().is_empty() || self.http.wants_write() || capacity == 0;
         let room = match self.http.room(stream, blocked) {
             Room::Bytes(bytes) => Room::Bytes(bytes.min(capacity)),
             room => room,
         };
-        Ok(Plan { stream, front, room, framing })
+        Ok(Plan { stream, front, room, framing, layout })
     }
 
     /// Seals the first `count` bytes that were read into the slots of a plan; how many bytes of
@@ -231,7 +230,7 @@ impl Engine {
     pub fn seal(&mut self, plan: Plan, batch: &mut [u8], count: usize) -> Result<usize, Error> {
         let Room::Bytes(most) = plan.room else { return Ok(plan.front) };
         let count = count.min(most);
-        let sealed = plan.seal(batch, count, &mut self.sealer);
+        let sealed = plan.seal(batch, count, &mut self.layer);
         let sealed = sealed.map_err(|error| self.fail(error.into()))?;
         self.http.sent(plan.stream, count);
         Ok(sealed)

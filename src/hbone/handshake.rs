@@ -12,7 +12,7 @@ use rustls::client::UnbufferedClientConnection;
 use rustls::kernel::KernelConnection;
 use rustls::pki_types::ServerName;
 use rustls::server::UnbufferedServerConnection;
-use rustls::unbuffered::{ConnectionState, EncodeError, UnbufferedStatus};
+use rustls::unbuffered::{ConnectionState, UnbufferedStatus};
 use rustls::{
     ClientConfig, CommonState, ConnectionTrafficSecrets, ExtractedSecrets, KeyLog, ProtocolVersion,
     ServerConfig,
@@ -20,7 +20,10 @@ use rustls::{
 use zeroize::Zeroizing;
 
 use super::Role;
-use super::record::{DirectionState, HEADER, RECORD_MAX, RecordError, Suite, TrafficSecret};
+use super::record::{
+    Connection, DirectionState, HEADER, RECORD_MAX, RecordError, Secrets, Suite, Tls12,
+    TrafficSecret, encode, moved,
+};
 
 const CLIENT_SECRET: &str = "CLIENT_TRAFFIC_SECRET_0";
 const SERVER_SECRET: &str = "SERVER_TRAFFIC_SECRET_0";
@@ -51,27 +54,26 @@ pub struct Handshake {
     failed: bool,
 }
 
-/// What a finished handshake leaves behind: both directions, and what came after it.
+/// What a finished handshake leaves behind: keys, and what came after it.
 #[derive(Debug)]
 pub struct Keys {
     /// Which end we are.
     pub role: Role,
-    /// What we send with.
-    pub sending: DirectionState,
-    /// What the peer sends with.
-    pub receiving: DirectionState,
+    /// What both directions are sealed with.
+    pub secrets: Secrets,
     /// Bytes that arrived behind the handshake: the first ones for the engine.
     pub rest: Vec<u8>,
 }
 
 impl Keys {
-    /// What both ends of this connection, and nobody else, come to.
-    pub fn fingerprint(&self) -> [u8; 32] {
+    /// What both ends of this connection, and nobody else, come to. TLS 1.2 has none.
+    pub fn fingerprint(&self) -> Option<[u8; 32]> {
+        let Secrets::Tls13 { sending, receiving } = &self.secrets else { return None };
         let client = match self.role {
-            Role::Client => &self.sending,
-            Role::Server => &self.receiving,
+            Role::Client => sending,
+            Role::Server => receiving,
         };
-        client.secret.fingerprint()
+        Some(client.secret.fingerprint())
     }
 }
 
@@ -86,17 +88,12 @@ pub enum HandshakeError {
     Early,
     /// It was not over yet.
     NotDone,
-    /// The version is not TLS 1.3, or the suite not one of ours.
+    /// Neither TLS 1.3 with a suite of ours nor TLS 1.2.
     Unsupported,
     /// The secrets were not seen, or do not give the keys that rustls has.
     KeysDiffer,
     /// The record layer could not start.
     Record(RecordError),
-}
-
-enum Connection {
-    Client(Box<UnbufferedClientConnection>),
-    Server(Box<UnbufferedServerConnection>),
 }
 
 #[derive(Default)]
@@ -157,10 +154,7 @@ impl Handshake {
 
     /// What is known about the peer and the session so far.
     pub fn session(&self) -> &CommonState {
-        match &self.connection {
-            Connection::Client(connection) => connection,
-            Connection::Server(connection) => connection,
-        }
+        self.connection.session()
     }
 
     /// Takes bytes of the peer and appends to `out` what is to be sent, an alert also if it fails.
@@ -192,12 +186,25 @@ impl Handshake {
         if !self.done {
             return Err(HandshakeError::NotDone);
         }
-        if self.session().protocol_version() != Some(ProtocolVersion::TLSv1_3) {
-            return Err(HandshakeError::Unsupported);
+        let rest = self.incoming.split_off(self.shown);
+        match self.session().protocol_version() {
+            Some(ProtocolVersion::TLSv1_3) => self.directions(rest),
+            Some(ProtocolVersion::TLSv1_2) => {
+                let role = match &self.connection {
+                    Connection::Client(_) => Role::Client,
+                    Connection::Server(_) => Role::Server,
+                };
+                let secrets = Secrets::Tls12(Box::new(Tls12::new(self.connection)));
+                Ok(Keys { role, secrets, rest })
+            }
+            _ => Err(HandshakeError::Unsupported),
         }
+    }
+
+    /// The keys of TLS 1.3, which rustls gives away.
+    fn directions(self, rest: Vec<u8>) -> Result<Keys, HandshakeError> {
         let suite = self.session().negotiated_cipher_suite().map(|suite| suite.suite());
         let suite = suite.and_then(Suite::from_tls).ok_or(HandshakeError::Unsupported)?;
-        let rest = self.incoming.split_off(self.shown);
         let (Some(client), Some(server)) = (self.captured.client, self.captured.server) else {
             return Err(HandshakeError::KeysDiffer);
         };
@@ -216,7 +223,7 @@ impl Handshake {
         let ExtractedSecrets { tx, rx } = extracted;
         let sending = checked(sending, tx)?;
         let receiving = checked(receiving, rx)?;
-        Ok(Keys { role, sending, receiving, rest })
+        Ok(Keys { role, secrets: Secrets::Tls13 { sending, receiving }, rest })
     }
 
     /// One move of rustls, with the slot set around it.
@@ -225,10 +232,7 @@ impl Handshake {
         let captured = std::mem::take(&mut self.captured);
         SLOT.with_borrow_mut(|slot| *slot = Some(captured));
         let emptied = Emptied;
-        let moved = match &mut self.connection {
-            Connection::Client(connection) => advance(connection.process_tls_records(shown), out),
-            Connection::Server(connection) => advance(connection.process_tls_records(shown), out),
-        };
+        let moved = moved!(&mut self.connection, shown, status => advance(status, out));
         self.captured = SLOT.with_borrow_mut(Option::take).unwrap_or_default();
         drop(emptied);
         let (discard, step) = moved;
@@ -246,10 +250,7 @@ impl Handshake {
     /// Appends the alert that rustls wants to send after an error. Asked more than once it panics.
     fn last_words(&mut self, out: &mut Vec<u8>) {
         let shown = &mut self.incoming[..self.shown];
-        let _ = match &mut self.connection {
-            Connection::Client(connection) => advance(connection.process_tls_records(shown), out),
-            Connection::Server(connection) => advance(connection.process_tls_records(shown), out),
-        };
+        let _ = moved!(&mut self.connection, shown, status => advance(status, out));
         self.failed = true;
     }
 }
@@ -267,17 +268,8 @@ fn advance<Data>(
 ) -> (usize, Result<Step, HandshakeError>) {
     let step = match status.state {
         Err(error) => Err(HandshakeError::Tls(error)),
-        Ok(ConnectionState::EncodeTlsData(mut data)) => {
-            let begin = out.len();
-            let mut encoded = data.encode(&mut []);
-            if let Err(EncodeError::InsufficientSize(more)) = encoded {
-                out.resize(begin + more.required_size, 0);
-                encoded = data.encode(&mut out[begin..]);
-            }
-            encoded.map(|len| out.truncate(begin + len)).map_or_else(
-                |error| Err(HandshakeError::Tls(rustls::Error::General(error.to_string()))),
-                |()| Ok(Step::Again),
-            )
+        Ok(ConnectionState::EncodeTlsData(data)) => {
+            encode(data, out).map(|()| Step::Again).map_err(HandshakeError::Tls)
         }
         Ok(ConnectionState::TransmitTlsData(data)) => {
             data.done();

@@ -2,7 +2,7 @@
 
 use super::frame::{self, HEADER_LEN};
 use super::http2::Room;
-use super::record::{HEADER, OVERHEAD, PAYLOAD_MAX, RecordError, Sealer, TRAILER};
+use super::record::{Layer, Layout, PAYLOAD_MAX, RecordError};
 
 /// What one turn of a stream may send, laid out in a batch: `record header | frame header |
 /// payload | trailer`, again and again. Made by [`super::Engine::plan`], and to be given to
@@ -15,6 +15,7 @@ pub struct Plan {
     pub(super) front: usize,
     pub(super) room: Room,
     pub(super) framing: Framing,
+    pub(super) layout: Layout,
 }
 
 /// How DATA frames and records go together.
@@ -32,6 +33,7 @@ pub struct Slots<'a> {
     rest: &'a mut [u8],
     left: usize,
     framing: Framing,
+    layout: Layout,
     first: bool,
 }
 
@@ -45,7 +47,7 @@ impl Plan {
     pub fn slots<'a>(&self, batch: &'a mut [u8]) -> Slots<'a> {
         let rest = batch.get_mut(self.front..).unwrap_or_default();
         let left = if let Room::Bytes(bytes) = self.room { bytes } else { 0 };
-        Slots { rest, left, framing: self.framing, first: true }
+        Slots { rest, left, framing: self.framing, layout: self.layout, first: true }
     }
 
     /// Seals the first `count` bytes of the slots; the length of what is to be sent.
@@ -53,7 +55,7 @@ impl Plan {
         &self,
         batch: &mut [u8],
         count: usize,
-        sealer: &mut Sealer,
+        layer: &mut Layer,
     ) -> Result<usize, RecordError> {
         let (mut at, mut left) = (self.front, count);
         let mut first = true;
@@ -63,11 +65,12 @@ impl Plan {
             if lead > 0 {
                 let whole = if self.framing == Framing::One { left } else { piece };
                 let len = u32::try_from(whole).map_err(|_| RecordError::Internal)?;
-                let place = batch.get_mut(at + HEADER..at + HEADER + HEADER_LEN);
+                let begin = at + self.layout.header;
+                let place = batch.get_mut(begin..begin + HEADER_LEN);
                 let place = place.ok_or(RecordError::Internal)?;
                 place.copy_from_slice(&frame::data(self.stream, len, false));
             }
-            at += sealer.seal(batch.get_mut(at..).unwrap_or_default(), lead + piece)?;
+            at += layer.seal(batch.get_mut(at..).unwrap_or_default(), lead + piece)?;
             left -= piece;
             first = false;
         }
@@ -82,15 +85,15 @@ impl Framing {
     }
 
     /// How much payload fits into `len` bytes and `records` records.
-    pub(super) fn capacity(self, len: usize, records: u64) -> usize {
-        const RECORD: usize = PAYLOAD_MAX + OVERHEAD;
-        let whole = len / RECORD;
+    pub(super) fn capacity(self, len: usize, records: u64, layout: Layout) -> usize {
+        let overhead = layout.overhead();
+        let whole = len / (PAYLOAD_MAX + overhead);
         let records = usize::try_from(records).unwrap_or(usize::MAX);
         let mut payload = whole.min(records) * PAYLOAD_MAX;
         let mut used = whole.min(records);
-        let rest = len % RECORD;
-        if used == whole && used < records && rest > OVERHEAD + self.lead(used == 0) {
-            payload += rest - OVERHEAD;
+        let rest = len % (PAYLOAD_MAX + overhead);
+        if used == whole && used < records && rest > overhead + self.lead(used == 0) {
+            payload += rest - overhead;
             used += 1;
         }
         let leads = if self == Self::Each { used } else { used.min(1) };
@@ -102,15 +105,16 @@ impl<'a> Iterator for Slots<'a> {
     type Item = &'a mut [u8];
 
     fn next(&mut self) -> Option<&'a mut [u8]> {
-        let lead = HEADER + self.framing.lead(self.first);
-        let space = self.rest.len().checked_sub(lead + TRAILER)?;
-        let len = self.left.min(PAYLOAD_MAX + HEADER - lead).min(space);
+        let Layout { header, trailer } = self.layout;
+        let lead = header + self.framing.lead(self.first);
+        let space = self.rest.len().checked_sub(lead + trailer)?;
+        let len = self.left.min(PAYLOAD_MAX + header - lead).min(space);
         if len == 0 {
             return None;
         }
         let rest = std::mem::take(&mut self.rest).get_mut(lead..)?;
         let (slot, rest) = rest.split_at_mut(len);
-        self.rest = rest.get_mut(TRAILER..)?;
+        self.rest = rest.get_mut(trailer..)?;
         (self.left, self.first) = (self.left - len, false);
         Some(slot)
     }
@@ -123,20 +127,27 @@ mod tests {
     /// For every size of batch, what is promised is what there are slots for.
     #[test]
     fn slots_have_the_room_that_is_promised() {
-        for framing in [Framing::One, Framing::Each] {
+        let [one, each] = [Framing::One, Framing::Each];
+        let (new, old) = (Layout::TLS13, Layout::TLS12);
+        for (framing, layout) in [(one, new), (each, new), (one, old), (each, old)] {
+            let overhead = layout.overhead();
             for len in (0..200).chain(16_350..16_450).chain([100_000, 262_144]) {
                 for records in [0, 1, 2, 100] {
-                    let room = framing.capacity(len, records);
-                    let plan = Plan { stream: 1, front: 0, room: Room::Bytes(room), framing };
+                    let room = framing.capacity(len, records, layout);
+                    let plan =
+                        Plan { stream: 1, front: 0, room: Room::Bytes(room), framing, layout };
                     let mut batch = vec![0; len];
                     let lens: Vec<usize> = plan.slots(&mut batch).map(|slot| slot.len()).collect();
                     assert_eq!(lens.iter().sum::<usize>(), room, "{framing:?} {len} {records}");
                     assert!(lens.len() as u64 <= records, "{framing:?} {len} {records}");
-                    assert!(len < 2 * OVERHEAD || records == 0 || room > 0, "{framing:?} {len}");
+                    assert!(len < 2 * overhead || records == 0 || room > 0, "{framing:?} {len}");
                 }
             }
         }
-        assert_eq!(Framing::Each.capacity(PAYLOAD_MAX + OVERHEAD, 9), 16_375);
-        assert_eq!(Framing::One.capacity(2 * (PAYLOAD_MAX + OVERHEAD), 9), 16_375 + 16_384);
+        for layout in [new, old] {
+            let record = PAYLOAD_MAX + layout.overhead();
+            assert_eq!(each.capacity(record, 9, layout), 16_375);
+            assert_eq!(one.capacity(2 * record, 9, layout), 16_375 + 16_384);
+        }
     }
 }

@@ -96,7 +96,7 @@ async fn greet(
     let hello = async {
         let ends = room.shared.meetings.as_ref().and_then(|_| Ends::accepted(&socket));
         let (mut secured, peer) = hello::accept(socket, tls).await?;
-        secured.id = ends.map(|ends| ends.under(&secured.keys));
+        secured.id = ends.and_then(|ends| ends.under(&secured.keys));
         let server = Server::start(secured, &room.tunnels);
         Ok((server.map_err(|error| Failure::new(Reason::TlsHandshake, error))?, peer))
     };

@@ -168,7 +168,7 @@ pub(super) async fn through(
             let socket = dial::for_tunnel(&room, &pod, key.hop).await?;
             let ends = shared.meetings.as_ref().and_then(|_| Ends::dialled(&socket));
             let (mut secured, _) = hello::connect(socket, tls, shared.dial_limit()).await?;
-            secured.id = ends.map(|ends| ends.under(&secured.keys));
+            secured.id = ends.and_then(|ends| ends.under(&secured.keys));
             Ok(secured)
         }
     };

@@ -99,9 +99,9 @@ impl Ends {
         Self { client: canonical(client), server: canonical(server) }
     }
 
-    /// The tunnel between them that has these keys.
-    pub(super) fn under(self, keys: &Keys) -> TunnelId {
-        TunnelId { ends: self, proof: keys.fingerprint() }
+    /// The tunnel between them that has these keys. One of TLS 1.2 cannot be told from others.
+    pub(super) fn under(self, keys: &Keys) -> Option<TunnelId> {
+        Some(TunnelId { ends: self, proof: keys.fingerprint()? })
     }
 }
 

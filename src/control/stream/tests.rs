@@ -15,7 +15,7 @@ use tonic::codegen::Service;
 use tonic::{Request, Response};
 
 use super::*;
-use crate::config::{TrustRoot, Upstream};
+use crate::config::{TlsPolicy, TrustRoot, Upstream};
 use crate::creds::{Channel, ChannelError, Connector, Settings};
 use crate::model::{NetworkAddr, View, Wanted};
 use crate::wire::xds::discovery::Resource;
@@ -135,7 +135,8 @@ impl Stage {
             cluster_id: "c1".into(),
             headers: Vec::new(),
         };
-        let settings = Settings { pqc_only: false, certificate_ttl: Duration::from_secs(3_600) };
+        let settings =
+            Settings { tls: TlsPolicy::Tls13, certificate_ttl: Duration::from_secs(3_600) };
         let (served, streams) = mpsc::unbounded_channel();
         let net = Arc::new(Net {
             connector: Connector::new(upstream, &settings, Clock::system()),

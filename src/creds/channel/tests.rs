@@ -11,7 +11,7 @@ use tokio_rustls::TlsAcceptor;
 
 use super::super::testing::*;
 use super::*;
-use crate::config::TrustRoot;
+use crate::config::{TlsPolicy, TrustRoot};
 
 fn upstream(address: &str, root: TrustRoot) -> Upstream {
     Upstream {
@@ -26,7 +26,7 @@ fn upstream(address: &str, root: TrustRoot) -> Upstream {
 
 fn connector(upstream: Upstream) -> Connector {
     let ttl = Duration::from_secs(1);
-    let settings = Settings { pqc_only: false, certificate_ttl: ttl };
+    let settings = Settings { tls: TlsPolicy::Tls13, certificate_ttl: ttl };
     Connector::new(upstream, &settings, Clock::system())
 }
 

@@ -11,6 +11,7 @@ use rustls::sign::CertifiedKey;
 use super::super::keys::{HandshakeKey, PrivateKey};
 use super::super::tls::Tls;
 use super::{DevCa, IssueError, because, unsigned};
+use crate::config::TlsPolicy;
 use crate::sys::clock::Clock;
 
 /// How long a certificate of the server's is valid.
@@ -32,7 +33,7 @@ pub struct ControlServer {
 impl ControlServer {
     /// A server that is known by these names and addresses.
     pub fn new(ca: Arc<DevCa>, names: Vec<String>, ips: Vec<IpAddr>, clock: Clock) -> Self {
-        let tls = Tls::new(false, clock.clone());
+        let tls = Tls::new(TlsPolicy::Tls13, clock.clone());
         Self { ca, names, ips, tls, clock, current: Mutex::default() }
     }
 

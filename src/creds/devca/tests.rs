@@ -10,6 +10,7 @@ use x509_parser::prelude::X509Certificate;
 use super::super::keeper::{Keeper, Settings};
 use super::super::testing::{handshake, identity};
 use super::*;
+use crate::config::TlsPolicy;
 
 const A: &str = "spiffe://td/ns/a/sa/a";
 const TTL: Duration = Duration::from_secs(3600);
@@ -234,7 +235,7 @@ async fn two_proxies_with_one_folder_trust_each_other() {
     let place = Place::new("two");
     let mut keepers = tokio::task::JoinSet::new();
     let mut proxy = || {
-        let settings = Settings { pqc_only: false, certificate_ttl: TTL };
+        let settings = Settings { tls: TlsPolicy::Tls13, certificate_ttl: TTL };
         let ca = Arc::new(place.open().unwrap());
         let (keeper, credentials) = Keeper::new(settings, ca, Clock::system());
         keepers.spawn(keeper.run());

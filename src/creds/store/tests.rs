@@ -11,6 +11,7 @@ use super::super::issuer::{IssueError, IssueErrorKind, IssueRequest, Issued, Iss
 use super::super::keeper::{Keeper, Settings};
 use super::super::testing::*;
 use super::*;
+use crate::config::TlsPolicy;
 
 const A: &str = "spiffe://td/ns/a/sa/a";
 const B: &str = "spiffe://td/ns/a/sa/b";
@@ -150,7 +151,7 @@ impl Stage {
             active_max: AtomicUsize::new(0),
         });
         let certificate_ttl = Duration::from_secs(24 * 3600);
-        let settings = Settings { pqc_only: false, certificate_ttl };
+        let settings = Settings { tls: TlsPolicy::Tls13, certificate_ttl };
         let (keeper, credentials) =
             Keeper::new(settings, Arc::clone(&issuer) as Arc<dyn Issuer>, clock.clone());
         let mut tasks = JoinSet::new();

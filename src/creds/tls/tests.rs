@@ -8,8 +8,8 @@ const B: &str = "spiffe://td/ns/a/sa/b";
 
 static TLS12: [&SupportedProtocolVersion; 1] = [&version::TLS12];
 
-fn tls(pqc_only: bool) -> Tls {
-    Tls::new(pqc_only, Clock::system())
+fn tls(policy: TlsPolicy) -> Tls {
+    Tls::new(policy, Clock::system())
 }
 
 /// A handshake of a client and a server with these settings.
@@ -47,41 +47,71 @@ fn narrow(
 
 #[test]
 fn the_hybrid_group_comes_first_and_pqc_allows_no_other() {
-    let classic = || narrow(tls(false), &VERSIONS, kx_group::X25519);
+    let classic = || narrow(tls(TlsPolicy::Tls13), &VERSIONS, kx_group::X25519);
     let hybrid = Ok((ProtocolVersion::TLSv1_3, NamedGroup::X25519MLKEM768));
-    assert_eq!(between(&tls(false), &tls(false)), hybrid);
-    assert_eq!(between(&tls(true), &tls(false)), hybrid);
-    assert_eq!(between(&tls(false), &tls(true)), hybrid);
+    assert_eq!(between(&tls(TlsPolicy::Tls13), &tls(TlsPolicy::Tls13)), hybrid);
+    assert_eq!(between(&tls(TlsPolicy::PostQuantum), &tls(TlsPolicy::Tls13)), hybrid);
+    assert_eq!(between(&tls(TlsPolicy::Tls13), &tls(TlsPolicy::PostQuantum)), hybrid);
     let x25519 = Ok((ProtocolVersion::TLSv1_3, NamedGroup::X25519));
-    assert_eq!(between(&classic(), &tls(false)), x25519);
-    assert_eq!(between(&tls(false), &classic()), x25519);
+    assert_eq!(between(&classic(), &tls(TlsPolicy::Tls13)), x25519);
+    assert_eq!(between(&tls(TlsPolicy::Tls13), &classic()), x25519);
     for group in [kx_group::SECP256R1, kx_group::SECP384R1] {
-        let client = narrow(tls(false), &VERSIONS, group);
-        let (_, used) = between(&client, &tls(false)).unwrap();
+        let client = narrow(tls(TlsPolicy::Tls13), &VERSIONS, group);
+        let (_, used) = between(&client, &tls(TlsPolicy::Tls13)).unwrap();
         assert_eq!(used, group.name());
     }
-    assert!(between(&classic(), &tls(true)).is_err());
-    assert!(between(&tls(true), &classic()).is_err());
+    assert!(between(&classic(), &tls(TlsPolicy::PostQuantum)).is_err());
+    assert!(between(&tls(TlsPolicy::PostQuantum), &classic()).is_err());
 }
 
 #[test]
 fn nothing_older_than_tls13_is_spoken() {
-    let mut old = narrow(tls(false), &TLS12, kx_group::SECP256R1);
+    let mut old = narrow(tls(TlsPolicy::Tls13), &TLS12, kx_group::SECP256R1);
     let cipher_suites = default_provider().cipher_suites;
     old.provider = Arc::new(CryptoProvider { cipher_suites, ..(*old.provider).clone() });
-    assert!(between(&old, &tls(false)).is_err());
-    assert!(between(&tls(false), &old).is_err());
+    assert!(between(&old, &tls(TlsPolicy::Tls13)).is_err());
+    assert!(between(&tls(TlsPolicy::Tls13), &old).is_err());
     let (version, _) = between(&old, &old).unwrap();
     assert_eq!(version, ProtocolVersion::TLSv1_2, "the old ones understand each other");
 }
 
 #[test]
+fn tls12_is_spoken_with_those_that_know_nothing_newer_if_so_told() {
+    let both = tls(TlsPolicy::Tls12);
+    for suite in SUITES_TLS12 {
+        let mut old = narrow(both.clone(), &TLS12, kx_group::SECP256R1);
+        let cipher_suites = vec![suite];
+        old.provider = Arc::new(CryptoProvider { cipher_suites, ..(*old.provider).clone() });
+        // The keys of workloads are of one kind, and suites are of one kind each.
+        let ecdsa = format!("{:?}", suite.suite()).contains("ECDSA");
+        let old_one = Ok((ProtocolVersion::TLSv1_2, NamedGroup::secp256r1));
+        for met in [between(&old, &both), between(&both, &old)] {
+            assert_eq!(met == old_one, ecdsa, "{suite:?}: {met:?}");
+        }
+    }
+    let hybrid = Ok((ProtocolVersion::TLSv1_3, NamedGroup::X25519MLKEM768));
+    for other in [TlsPolicy::Tls13, TlsPolicy::Tls12, TlsPolicy::PostQuantum] {
+        assert_eq!(between(&both, &tls(other)), hybrid, "{other:?}");
+        assert_eq!(between(&tls(other), &both), hybrid, "{other:?}");
+    }
+}
+
+#[test]
 fn suites_are_the_two_and_their_order_is_ours() {
     use rustls::CipherSuite as Suite;
-    let tls = tls(false);
+    let tls = tls(TlsPolicy::Tls13);
     let suites = tls.provider.cipher_suites.iter().map(SupportedCipherSuite::suite);
     let two = [Suite::TLS13_AES_256_GCM_SHA384, Suite::TLS13_AES_128_GCM_SHA256];
     assert_eq!(suites.collect::<Vec<_>>(), two);
+    let tls = self::tls(TlsPolicy::Tls12);
+    let suites = tls.provider.cipher_suites.iter().map(SupportedCipherSuite::suite);
+    let four = [
+        Suite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
+        Suite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
+        Suite::TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
+        Suite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
+    ];
+    assert_eq!(suites.collect::<Vec<_>>(), [&two[..], &four[..]].concat());
 }
 
 #[test]
@@ -127,7 +157,7 @@ fn nothing_is_resumed_and_no_name_is_sent() {
 fn dates_follow_our_clock() {
     let root = Ca::root("root");
     let clock = Clock::shiftable();
-    let tls = Tls::new(false, clock.clone());
+    let tls = Tls::new(TlsPolicy::Tls13, clock.clone());
     let client = Leaf::of(A).by(&root).client(&tls, &root, &[identity(B)]);
     let server = Leaf::of(B).by(&root).server(&tls, &root);
     assert!(handshake(client.clone(), server.clone()).is_ok());

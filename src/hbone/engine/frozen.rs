@@ -8,7 +8,7 @@ use super::Engine;
 use crate::hbone::frozen::{Frozen, ResumeError, take};
 use crate::hbone::http2::Connection;
 use crate::hbone::limits::{Debts, Limits};
-use crate::hbone::record::{DIRECTION_MAX, Opener, Sealer};
+use crate::hbone::record::{DIRECTION_MAX, Layer, Opener, Sealer};
 
 /// What the bytes begin with; the last of it is the version of the format.
 const FORMAT: &[u8] = b"adit tunnel 1";
@@ -18,12 +18,14 @@ const RECORD_REST: usize = 64;
 impl Engine {
     /// The tunnel between two bytes, to be gone on with by [`Engine::resume`]: keys, streams,
     /// windows, bytes that are parked, cut records and what is sealed and unsent. `None` if it is
-    /// over and has only its last words to say.
+    /// over and has only its last words to say, or speaks TLS 1.2, whose keys rustls keeps: it is
+    /// to be drained instead.
     ///
     /// The bytes hold the traffic secrets of both directions: whoever has them can read and forge
     /// what follows. This tunnel must say nothing more.
     pub fn freeze(&self, now: Instant) -> Option<Zeroizing<Vec<u8>>> {
-        let Self { http, sealer, opener, partial, unsent: _, unsent_at: _, alert, finished } = self;
+        let Self { http, layer, partial, unsent: _, unsent_at: _, alert, finished } = self;
+        let Layer::Tls13(sealer, opener) = layer else { return None };
         if alert.is_some() || *finished {
             return None;
         }
@@ -59,6 +61,7 @@ impl Engine {
             return Err(ResumeError::Malformed);
         }
         let (unsent_at, alert, finished) = (0, None, false);
-        Ok(Self { http, sealer, opener, partial, unsent, unsent_at, alert, finished })
+        let layer = Layer::Tls13(sealer, opener);
+        Ok(Self { http, layer, partial, unsent, unsent_at, alert, finished })
     }
 }

@@ -5,12 +5,11 @@ use std::time::Duration;
 
 use crate::hbone::error::Error;
 use crate::hbone::frame::{self, Setting};
-use crate::hbone::handshake::Keys;
-use crate::hbone::http2::Event;
+use crate::hbone::http2::{Event, OpenError};
 use crate::hbone::limits::{Debts, Limits};
 use crate::hbone::record::{HEADER, OVERHEAD, Sealer};
 use crate::hbone::testing::world::{LIMITS, Ledger, World};
-use crate::hbone::testing::{SUITES, key_pair};
+use crate::hbone::testing::{Offer, SUITES, directions, key_pair, sealer};
 use crate::hbone::{Engine, ResumeError, Role};
 use crate::sys::clock::Clock;
 
@@ -85,7 +84,7 @@ fn a_tunnel_moves_between_any_two_bytes() {
             assert_eq!((app.received.len(), app.ended), (6 * 400, true));
             assert_eq!(app.received, sent);
         }
-        assert!(world.ends[at].engine.sealer.state().generation >= 2, "new keys were taken");
+        assert!(sealer(&mut world.ends[at].engine).state().generation >= 2, "new keys were taken");
     }
 }
 
@@ -99,7 +98,7 @@ fn what_waits_moves_too() {
         assert_eq!(world.ends[0].send(stream, b"waits").0, 0);
     }
     // New keys are asked for.
-    world.ends[0].engine.sealer.ask_update();
+    sealer(&mut world.ends[0].engine).ask_update();
     // The peer has been silent for a while.
     world.pass(Duration::from_secs(7));
     let deadline = world.ends[0].engine.next_deadline();
@@ -127,7 +126,7 @@ fn the_table_of_a_peer_moves_too() {
     let mut ledger = Ledger::new(u64::MAX);
     let mut engine =
         Engine::new(server, LIMITS, Rc::clone(&ledger) as Debts, now).expect("good keys");
-    let Keys { sending, .. } = client;
+    let (sending, _) = directions(client);
     let mut peer = Sealer::new(sending, 1 << 20).expect("good keys");
     let mut plain = frame::PREFACE.to_vec();
     frame::settings(&[(Setting::MaxConcurrentStreams, 100)], &mut plain);
@@ -196,4 +195,41 @@ fn what_is_not_a_state_is_not_resumed() {
     // What is over is not taken anywhere.
     world.ends[1].engine.fail(Error::Over);
     assert_eq!(world.ends[1].engine.freeze(world.now), None);
+}
+
+/// TLS 1.2 keeps its keys: such a tunnel is drained, and so it is before they are used up.
+#[test]
+fn an_older_tunnel_is_drained_instead() {
+    let limits = Limits { records_max: 60, ..LIMITS };
+    for worn in [0, 1] {
+        let mut world = World::over(Offer::Tls12, limits);
+        let stream = world.connect();
+        for end in &world.ends {
+            assert_eq!(end.engine.freeze(world.now), None);
+        }
+        let mut said = 0;
+        while world.ends[0].engine.http().can_open().is_ok() {
+            world.send(worn, stream, b"said");
+            world.settle();
+            said += 1;
+            assert!(said < 30, "half of the keys are used");
+        }
+        assert!(said > 15, "not long before");
+        assert_eq!(world.ends[0].engine.http().can_open(), Err(OpenError::Closing));
+        // What is open goes on to its end.
+        for end in 0..2 {
+            world.ends[end].engine.http_mut().finish(stream);
+        }
+        world.settle();
+        for end in 0..2 {
+            let sent = world.ends[1 - end].app(stream).sent.clone();
+            let app = world.ends[end].app(stream);
+            assert_eq!((&app.received, app.ended, app.reset), (&sent, true, None));
+            world.ends[end].engine.http_mut().release(stream, world.now);
+        }
+        world.settle();
+        for end in &world.ends {
+            assert!(end.engine.is_finished(), "{worn}: {:?}", end.error);
+        }
+    }
 }

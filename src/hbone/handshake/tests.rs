@@ -1,15 +1,19 @@
 use super::*;
-use crate::hbone::testing::{Pki, SUITES, key_pair, name, with_client, with_server};
+use crate::hbone::testing::{
+    Offer, Pki, SUITES, directions, key_pair, name, with_client, with_server, with_server_that_says,
+};
 
 #[test]
 fn both_ends_have_the_same_secrets() {
     for suite in SUITES {
         let (client, server) = key_pair(suite);
-        assert_eq!(client.sending.secret.expose(), server.receiving.secret.expose());
-        assert_eq!(client.receiving.secret.expose(), server.sending.secret.expose());
-        assert_ne!(client.sending.secret.expose(), client.receiving.secret.expose());
         assert_eq!((client.role, server.role), (Role::Client, Role::Server));
-        assert_eq!((client.sending.sequence, client.receiving.sequence), (0, 0));
+        let (up, down) = directions(client);
+        let (sending, receiving) = directions(server);
+        assert_eq!(up.secret.expose(), receiving.secret.expose());
+        assert_eq!(down.secret.expose(), sending.secret.expose());
+        assert_ne!(up.secret.expose(), down.secret.expose());
+        assert_eq!((up.sequence, down.sequence), (0, 0));
         assert!(SLOT.with_borrow(Option::is_none));
     }
 }
@@ -20,17 +24,30 @@ fn a_fingerprint_is_of_one_connection() {
     let (other, _) = key_pair(SUITES[0]);
     assert_eq!(client.fingerprint(), server.fingerprint());
     assert_ne!(client.fingerprint(), other.fingerprint());
-    assert!(!client.sending.secret.expose().starts_with(&client.fingerprint()));
+    let fingerprint = client.fingerprint().unwrap();
+    assert!(!directions(client).0.secret.expose().starts_with(&fingerprint));
 }
 
 #[test]
 fn what_follows_the_handshake_is_kept_whole() {
     for split in [1, 2, 7, 100, usize::MAX] {
         let (keys, _) = with_client(SUITES[0], b"hello", split);
-        assert_eq!((keys.rest.len(), keys.receiving.sequence), (5 + 5 + 17, 0), "split {split}");
+        assert_eq!(keys.rest.len(), 5 + 5 + 17, "split {split}");
+        assert_eq!(directions(keys).1.sequence, 0, "split {split}");
         let (keys, _) = with_server(SUITES[1], 2, split);
         // Tickets are sent before the server has our Finished only if it does not wait for it.
-        assert_eq!(keys.receiving.sequence, 0, "split {split}");
+        assert_eq!(directions(keys).1.sequence, 0, "split {split}");
+    }
+}
+
+/// With TLS 1.2 it is the server who is first to know that the handshake is over.
+#[test]
+fn what_an_older_server_says_at_once_is_kept_whole() {
+    for split in [1, 7, 100, usize::MAX] {
+        let (keys, _) = with_server(Offer::Tls12, 0, split);
+        assert_eq!((keys.rest.len(), keys.fingerprint()), (0, None), "split {split}");
+        let (keys, _) = with_server_that_says(b"hello", Offer::Tls12, 0, split);
+        assert_eq!(keys.rest.len(), 5 + 8 + 5 + 16, "split {split}");
     }
 }
 

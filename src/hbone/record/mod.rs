@@ -1,4 +1,5 @@
-//! TLS 1.3 records in place, after somebody else has done the handshake (RFC 8446 5 and 7).
+//! TLS 1.3 records in place, after somebody else has done the handshake (RFC 8446 5 and 7); where
+//! TLS 1.2 is allowed, rustls seals and opens its records ([`Tls12`]).
 //!
 //! A record on the wire is `header (5) | payload (up to 16,384) | type (1) | tag (16)`. Payload is
 //! written by the caller where it will be sealed, and read where it was opened: neither direction
@@ -9,17 +10,24 @@ use super::Role;
 
 mod error;
 mod frozen;
+mod layer;
 mod open;
 mod post;
 mod seal;
 mod secret;
+mod tls12;
 
 pub(super) use frozen::DIRECTION_MAX;
 
+pub(super) use layer::{Layer, Layout};
+pub(super) use tls12::{Connection, encode, moved};
+
 pub use error::{Alert, RecordError};
+pub use layer::Secrets;
 pub use open::{Opened, Opener, record_len};
 pub use seal::{SEALED_BY_ITSELF_MAX, Sealer};
 pub use secret::{DirectionState, Suite, TrafficSecret};
+pub use tls12::Tls12;
 
 /// Type, version and length, in front of every record.
 pub const HEADER: usize = 5;

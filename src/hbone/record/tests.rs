@@ -2,7 +2,7 @@ use std::io::{Read, Write};
 
 use super::*;
 use crate::hbone::handshake::Keys;
-use crate::hbone::testing::{SUITES, key_pair, with_client, with_server};
+use crate::hbone::testing::{SUITES, directions, key_pair, with_client, with_server};
 
 const SPLITS: [usize; 7] = [1, 2, 5, 22, 23, 1_000, usize::MAX];
 
@@ -14,11 +14,13 @@ struct End {
 }
 
 impl End {
-    fn new(keys: Keys, records_max: u64) -> Self {
+    fn new(mut keys: Keys, records_max: u64) -> Self {
+        let (role, incoming) = (keys.role, std::mem::take(&mut keys.rest));
+        let (sending, receiving) = directions(keys);
         Self {
-            sealer: Sealer::new(keys.sending, records_max).unwrap(),
-            opener: Opener::new(keys.receiving, keys.role).unwrap(),
-            incoming: keys.rest,
+            sealer: Sealer::new(sending, records_max).unwrap(),
+            opener: Opener::new(receiving, role).unwrap(),
+            incoming,
         }
     }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use super::{SUITES, key_pair};
+use super::{Offer, SUITES, key_pair};
 use crate::hbone::Engine;
 use crate::hbone::error::Error;
 use crate::hbone::frame::ErrorCode;
@@ -199,7 +199,11 @@ impl End {
 impl World {
     /// Client first.
     pub(in crate::hbone) fn new(limits: Limits) -> Self {
-        let (client, server) = key_pair(SUITES[1]);
+        Self::over(SUITES[1], limits)
+    }
+
+    pub(in crate::hbone) fn over(offer: impl Into<Offer>, limits: Limits) -> Self {
+        let (client, server) = key_pair(offer);
         let now = Clock::system().monotonic();
         let end = |keys| {
             let engine = |debts| Engine::new(keys, limits, debts, now).expect("the keys are good");

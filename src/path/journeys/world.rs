@@ -21,7 +21,7 @@ use super::super::room::{Room, Shared};
 use super::super::tunnel::{Ledger, in_memory};
 use super::super::worker::{self, Message, Worker};
 use super::super::{inbound, outbound, passthrough};
-use crate::config::Limits;
+use crate::config::{Limits, TlsPolicy};
 use crate::creds::devca::DevCa;
 use crate::creds::{
     Credentials, IssueError, IssueErrorKind, IssueRequest, Issued, Issuer, Keeper, Settings,
@@ -277,7 +277,7 @@ impl Proxy {
 
 fn keep(issuer: Arc<dyn Issuer>, tasks: &mut JoinSet<()>) -> Credentials {
     let certificate_ttl = Duration::from_secs(3600);
-    let settings = Settings { pqc_only: false, certificate_ttl };
+    let settings = Settings { tls: TlsPolicy::Tls13, certificate_ttl };
     let (keeper, credentials) = Keeper::new(settings, issuer, Clock::system());
     tasks.spawn_local(keeper.run());
     credentials

@@ -14,7 +14,7 @@ use tonic::codegen::Service;
 use tonic::{Request, Response};
 
 use super::*;
-use crate::config::{Token, TrustRoot, Upstream};
+use crate::config::{TlsPolicy, Token, TrustRoot, Upstream};
 use crate::creds::channel::Connector;
 use crate::creds::keeper::{Keeper, Settings};
 use crate::creds::store::{CertificateInfo, Credentials};
@@ -177,7 +177,7 @@ impl Stage {
             stranger: Ca::root("stranger"),
             clock: clock.clone(),
         });
-        let settings = Settings { pqc_only: false, certificate_ttl: TTL };
+        let settings = Settings { tls: TlsPolicy::Tls13, certificate_ttl: TTL };
         let upstream = Upstream {
             address: "https://ca:15012".parse().unwrap(),
             root: TrustRoot::System,

@@ -6,7 +6,7 @@ use rustls_pki_types::CertificateSigningRequestDer;
 use rustls_pki_types::pem::PemObject;
 
 use super::*;
-use crate::config::{Token, TrustRoot, Upstream, XdsNode};
+use crate::config::{TlsPolicy, Token, TrustRoot, Upstream, XdsNode};
 use crate::control::stream::{XdsParts, XdsSource};
 use crate::creds::{
     Connect, Connector, IssueErrorKind, IssueRequest, Issuer, IstioCa, explain_status,
@@ -29,7 +29,7 @@ fn connector(world: &World) -> Connector {
         headers: Vec::new(),
     };
     let certificate_ttl = Duration::from_secs(3600);
-    let settings = crate::creds::Settings { pqc_only: false, certificate_ttl };
+    let settings = crate::creds::Settings { tls: TlsPolicy::Tls13, certificate_ttl };
     Connector::new(upstream, &settings, Clock::system())
 }
 
