@@ -157,6 +157,10 @@ fn older() -> Outcome {
         peer::finish(&mut carried).await
     })?;
     scene.world.wait_log("b", &["connection complete", WEB, "bytes_sent=12 bytes_recv=12"])?;
+    scene.world.wait_log("b", &["a tunnel of TLS 1.2", "direction=\"inbound\"", WEB])?;
+    let metrics = scene.world.proxy("b").metrics().during("metrics")?;
+    let counted = "adit_tls12_tunnels_total{reporter=\"destination\"} 1";
+    ensure!(metrics.contains(counted), "not counted: {metrics}");
     let other = "spiffe://other.example/ns/front/sa/web";
     for (shown, alpn, reason) in [
         (None, "h2", "peer_identity"),

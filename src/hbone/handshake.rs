@@ -66,6 +66,11 @@ pub struct Keys {
 }
 
 impl Keys {
+    /// Whether rustls seals and opens the records, as it does with TLS 1.2.
+    pub fn is_tls12(&self) -> bool {
+        matches!(self.secrets, Secrets::Tls12(_))
+    }
+
     /// What both ends of this connection, and nobody else, come to. TLS 1.2 has none.
     pub fn fingerprint(&self) -> Option<[u8; 32]> {
         let Secrets::Tls13 { sending, receiving } = &self.secrets else { return None };

@@ -79,8 +79,7 @@ async fn tunnel(
     streams(server, &tunnel, connection, deadline).await
 }
 
-/// TLS, in a turn among the handshakes. Who says nothing waits at the
-/// door and takes no turn.
+/// TLS, in a turn among the handshakes. Who says nothing waits at the door and takes no turn.
 async fn greet(
     socket: TcpStream,
     tls: ServerTls,
@@ -97,6 +96,9 @@ async fn greet(
         let ends = room.shared.meetings.as_ref().and_then(|_| Ends::accepted(&socket));
         let (mut secured, peer) = hello::accept(socket, tls).await?;
         secured.id = ends.and_then(|ends| ends.under(&secured.keys));
+        if secured.keys.is_tls12() {
+            room.shared.report.tls12_tunnel(Direction::Inbound, Some(&peer));
+        }
         let server = Server::start(secured, &room.tunnels);
         Ok((server.map_err(|error| Failure::new(Reason::TlsHandshake, error))?, peer))
     };

@@ -167,8 +167,11 @@ pub(super) async fn through(
             let tls = pod.client_tls(shared, &key.source, &key.expected).await?;
             let socket = dial::for_tunnel(&room, &pod, key.hop).await?;
             let ends = shared.meetings.as_ref().and_then(|_| Ends::dialled(&socket));
-            let (mut secured, _) = hello::connect(socket, tls, shared.dial_limit()).await?;
+            let (mut secured, peer) = hello::connect(socket, tls, shared.dial_limit()).await?;
             secured.id = ends.and_then(|ends| ends.under(&secured.keys));
+            if secured.keys.is_tls12() {
+                shared.report.tls12_tunnel(Direction::Outbound, peer.as_ref());
+            }
             Ok(secured)
         }
     };

@@ -10,6 +10,7 @@ use foldhash::HashMap;
 
 use super::metrics::{Cells, Metrics, Series};
 use super::{Connection, Direction, Early, Failure, Reason, ResponseFlag, accesslog};
+use crate::model::VerifiedPeer;
 use crate::sys::clock::Clock;
 
 /// Parts of the list of live connections; neighbours in time lock different ones.
@@ -122,6 +123,13 @@ impl Report {
         let metrics = Arc::clone(&self.inner.metrics);
         metrics.sockets(direction, 1);
         SocketGuard { metrics, direction }
+    }
+
+    /// Tells of a tunnel that speaks TLS 1.2, so that whoever allows it learns who still needs it.
+    pub fn tls12_tunnel(&self, direction: Direction, peer: Option<&VerifiedPeer>) {
+        self.inner.metrics.tls12(direction);
+        let peer = peer.map(|peer| peer.identity().to_string()).unwrap_or_default();
+        tracing::info!(direction = direction.as_str(), peer, "a tunnel of TLS 1.2");
     }
 
     /// The open connections of every pod that has one, by pod uid; bounded per pod.

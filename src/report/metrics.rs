@@ -187,6 +187,11 @@ impl Metrics {
         self.outcomes.same_node(direction);
     }
 
+    /// Counts a tunnel of TLS 1.2.
+    pub(super) fn tls12(&self, direction: Direction) {
+        self.outcomes.tls12(direction);
+    }
+
     /// Counts sockets that were accepted, or closed if negative.
     pub(super) fn sockets(&self, direction: Direction, change: i64) {
         self.outcomes.sockets(direction, change);

@@ -29,6 +29,7 @@ pub(in crate::hbone) struct Layout {
 
 /// Both directions of a tunnel.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "nearly all tunnels are of the large kind")]
 pub(in crate::hbone) enum Layer {
     Tls13(Sealer, Opener),
     Tls12(Box<Tls12>),

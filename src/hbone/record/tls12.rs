@@ -14,7 +14,6 @@ use rustls::unbuffered::{
 };
 
 use super::layer::Layout;
-use super::open::WITHOUT_DATA_MAX;
 use super::{Alert, HEADER, Opened, PAYLOAD_MAX, RecordError, SEALED_BY_ITSELF_MAX};
 
 /// Longest record on the wire (RFC 5246 6.2.3: 2,048 bytes of expansion).
@@ -53,7 +52,6 @@ pub struct Tls12 {
     /// Records that were sealed, those of the handshake aside.
     sealed: u64,
     records_max: u64,
-    without_data: u8,
     closed: bool,
     /// Its records have come to an end, and it must not be asked again.
     broken: bool,
@@ -83,7 +81,6 @@ impl Tls12 {
             words: Vec::new(),
             sealed: 0,
             records_max: 0,
-            without_data: 0,
             closed: false,
             broken: false,
         }
@@ -143,13 +140,9 @@ impl Tls12 {
             Ok(Step::Again | Step::Idle) => {}
         }
         if plain.is_empty() {
-            self.without_data += 1;
-            if self.without_data > WITHOUT_DATA_MAX {
-                return Err(RecordError::TooManyWithoutData);
-            }
+            // rustls counts those of each kind, and ends it when there are too many.
             return Ok(Opened::Nothing);
         }
-        self.without_data = 0;
         let place = record.get_mut(..plain.len()).ok_or(RecordError::Internal)?;
         place.copy_from_slice(&plain);
         Ok(Opened::Data(place))
@@ -160,7 +153,9 @@ impl Tls12 {
         let mut at = 0;
         let step = loop {
             let rest = record.get_mut(at..).ok_or(RecordError::Internal)?;
-            let (used, step) = moved!(&mut self.connection, rest, status => advance(status, plain, &mut self.words));
+            let words = &mut self.words;
+            let (used, step) =
+                moved!(&mut self.connection, rest, status => advance(status, plain, words));
             at += used;
             match step {
                 Ok(Step::Again) => {}

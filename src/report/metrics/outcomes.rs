@@ -1,5 +1,5 @@
-//! Refusals, open sockets, same-node paths and unreadable headers: few labels, all of them words of
-//! ours.
+//! Refusals, open sockets, tunnels of TLS 1.2, same-node paths and unreadable headers: few labels,
+//! all of them words of ours.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -28,6 +28,7 @@ pub(super) struct Outcomes {
     refusals: Vec<[AtomicU64; 2]>,
     sockets: [AtomicI64; 2],
     same_node: [AtomicU64; 2],
+    tls12: [AtomicU64; 2],
     malformed: Mutex<BTreeMap<&'static str, u64>>,
 }
 
@@ -47,6 +48,10 @@ impl Outcomes {
         self.same_node[index(direction)].fetch_add(1, Ordering::Relaxed);
     }
 
+    pub(super) fn tls12(&self, direction: Direction) {
+        self.tls12[index(direction)].fetch_add(1, Ordering::Relaxed);
+    }
+
     pub(super) fn malformed(&self, header: &'static str) {
         *self.headers().entry(header).or_default() += 1;
     }
@@ -62,6 +67,7 @@ impl Default for Outcomes {
             refusals: Reason::ALL.iter().map(|_| Default::default()).collect(),
             sockets: Default::default(),
             same_node: Default::default(),
+            tls12: Default::default(),
             malformed: Mutex::new(HEADERS.map(|header| (header, 0)).into()),
         }
     }
@@ -86,13 +92,21 @@ impl Collector for Outcomes {
             let labels = [(REPORTER, direction.reporter())];
             metric.encode_family(&labels)?.encode_gauge(&gauge.load(Ordering::Relaxed))?;
         }
-        let help = "Ended connections whose bytes went from socket to socket on this node";
-        let name = "adit_same_node_connections";
-        let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
-        for (direction, counter) in DIRECTIONS.iter().zip(&self.same_node) {
-            let labels = [(REPORTER, direction.reporter())];
-            let value = counter.load(Ordering::Relaxed);
-            metric.encode_family(&labels)?.encode_counter(&value, NO_EXEMPLAR)?;
+        let both = [
+            (
+                "adit_same_node_connections",
+                "Ended connections whose bytes went from socket to socket on this node",
+                &self.same_node,
+            ),
+            ("adit_tls12_tunnels", "Tunnels that were begun with TLS 1.2", &self.tls12),
+        ];
+        for (name, help, counters) in both {
+            let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+            for (direction, counter) in DIRECTIONS.iter().zip(counters) {
+                let labels = [(REPORTER, direction.reporter())];
+                let value = counter.load(Ordering::Relaxed);
+                metric.encode_family(&labels)?.encode_counter(&value, NO_EXEMPLAR)?;
+            }
         }
         let help = "Headers of peers that were ignored because they could not be read";
         let name = "adit_malformed_headers";

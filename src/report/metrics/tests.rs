@@ -75,6 +75,9 @@ istio_tcp_sockets_open{reporter=\"destination\"} 0
 # TYPE adit_same_node_connections counter
 adit_same_node_connections_total{reporter=\"source\"} 0
 adit_same_node_connections_total{reporter=\"destination\"} 0
+# TYPE adit_tls12_tunnels counter
+adit_tls12_tunnels_total{reporter=\"source\"} 0
+adit_tls12_tunnels_total{reporter=\"destination\"} 0
 # TYPE adit_malformed_headers counter
 adit_malformed_headers_total{header=\"baggage\"} 0
 adit_malformed_headers_total{header=\"forwarded\"} 0

@@ -5,6 +5,7 @@ use rustls::{AlertDescription, ConnectionTrafficSecrets};
 
 use super::*;
 use crate::hbone::handshake::Keys;
+use crate::hbone::record::open::WITHOUT_DATA_MAX;
 use crate::hbone::record::{Layer, Secrets};
 use crate::hbone::testing::{Offer, key_pair, with_client, with_server};
 
@@ -291,4 +292,42 @@ fn a_batch_is_laid_out_for_its_records() {
     let mut ours = End::new(keys, 100);
     let mut short = vec![0; 10 + Layout::TLS12.overhead() - 1];
     assert_eq!(ours.layer.seal(&mut short, 10), Err(RecordError::Internal));
+}
+
+/// Sealed or not, of every type and with anything in it: a named end, and no panic.
+#[test]
+fn whatever_comes_has_a_name() {
+    for seed in 0..300 {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let (mut ours, mut forger) = forged();
+        for _ in 0..12 {
+            let kind = rng.u8(19..=24);
+            let mut payload: Vec<u8> = (0..rng.usize(..40)).map(|_| rng.u8(..)).collect();
+            if rng.bool() {
+                // The beginnings of handshake messages and alerts.
+                let begin: &[u8] =
+                    [&HELLO_REQUEST[..], &[1, 0, 0, 4], &[2, 0], &[1, 0]][rng.usize(..4)];
+                payload.splice(..0, begin.iter().copied());
+            }
+            let mut record = if rng.u8(..4) == 0 {
+                let len = u8::try_from(payload.len()).unwrap();
+                [&[kind, 3, 3, 0, len][..], &payload].concat()
+            } else {
+                forger.seal(kind, &payload)
+            };
+            if rng.u8(..6) == 0 {
+                let at = rng.usize(..record.len());
+                record[at] ^= 1 << rng.u8(..8);
+            }
+            if let Err(error) = ours.receive(&record) {
+                assert_ne!(error, RecordError::Internal, "seed {seed}");
+                ours.last_words();
+                assert!(ours.send(b"x").is_err(), "seed {seed}: {error}");
+                break;
+            }
+            if rng.bool() {
+                ours.send(b"x").unwrap();
+            }
+        }
+    }
 }
