@@ -109,6 +109,9 @@ fn send(engine: &mut Engine, stream: u32, batch: &mut [u8], most: usize) -> usiz
     let mut count = 0;
     for slot in plan.slots(batch) {
         count += slot.len().min(most - count);
+        if count == most {
+            break;
+        }
     }
     engine.seal(plan, batch, count).expect("it can be sealed")
 }

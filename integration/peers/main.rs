@@ -6,6 +6,7 @@ mod hyper;
 mod openssl;
 mod place;
 mod scenarios;
+mod updates;
 
 #[allow(dead_code, unused_imports, reason = "the other test target uses the rest of it")]
 #[path = "../world/mod.rs"]
@@ -38,6 +39,14 @@ fn main() -> ExitCode {
                 scenario(&mut place).map_err(|error| place.explain(&error).into())
             }));
         }
+    }
+    for kind in Kind::ALL {
+        let ground = ground.clone();
+        trials.push(Trial::test(format!("{}::new_keys_all_the_time", kind.name()), move || {
+            ground?;
+            let test = if kind.terminates() { updates::as_client } else { updates::as_server };
+            Ok(test(kind)?)
+        }));
     }
     for (name, test) in openssl::ALL {
         trials.push(Trial::test(format!("openssl::{name}"), move || Ok(test()?)));

@@ -119,6 +119,15 @@ impl Version {
 
 impl Place {
     pub(crate) fn new(kind: Kind, version: Version) -> Outcome<Self> {
+        Self::of((kind, version), "cart")
+    }
+
+    /// It opens tunnels to this pod.
+    pub(crate) fn asking(kind: Kind, pod: &str) -> Outcome<Self> {
+        Self::of((kind, Version::Tls13), pod)
+    }
+
+    fn of((kind, version): (Kind, Version), asked: &str) -> Outcome<Self> {
         let mut world = match version {
             Version::Tls13 => World::new()?,
             Version::Tls12 => World::with_environment(&[("TLS12_ENABLED", "true")])?,
@@ -134,7 +143,7 @@ impl Place {
         let dir = world.dir().join("peer");
         fs::create_dir(&dir).during("making a folder")?;
         write_pems(&Pki::of(world.dir())?, id, &dir)?;
-        let (program, arguments) = command((kind, version), &world, id)?;
+        let (program, arguments) = command((kind, version), (&world, asked), id)?;
         let peer = Proxy::start(ProxyPlan {
             program,
             netns: place.netns,
@@ -216,16 +225,16 @@ pub(crate) fn write_pems(pki: &Pki, identity: &str, dir: &Path) -> Outcome {
 /// The program that is the peer, and what it is told.
 fn command(
     (kind, version): (Kind, Version),
-    world: &World,
+    (world, asked): (&World, &str),
     id: &str,
 ) -> Outcome<(PathBuf, Vec<String>)> {
     let dir = world.dir().join("peer");
-    let cart = world.pod("cart").ipv4.to_string();
+    let host = world.pod(asked).ipv4.to_string();
     let text = |path: &Path| path.to_string_lossy().into_owned();
     let (application, near, hbone) = (PORT.to_string(), NEAR.to_string(), HBONE.to_string());
     let envoy = |config: &str| -> Outcome<_> {
         let path = dir.join("envoy.yaml");
-        let config = config.replace("DIR", &text(&dir)).replace("HOST", &cart);
+        let config = config.replace("DIR", &text(&dir)).replace("HOST", &host);
         let config = config.replace("VERSION", version.as_envoy_says());
         fs::write(&path, config).during("writing its configuration")?;
         let rest = ["--concurrency", "1", "--disable-hot-restart", "-l", "info"];
@@ -241,7 +250,7 @@ fn command(
             Ok((find("node")?, vec![script("server"), text(&dir), tls, hbone, application]))
         }
         Kind::NodeOriginates => {
-            let told = vec![script("client"), text(&dir), tls, near, cart, application];
+            let told = vec![script("client"), text(&dir), tls, near, host, application];
             Ok((find("node")?, told))
         }
         Kind::HyperTerminates => {
@@ -251,7 +260,7 @@ fn command(
         Kind::HyperOriginates => {
             let what = hyper::CLIENT.to_owned();
             let dir = text(world.dir());
-            Ok((ourselves()?, vec![what, dir, id.to_owned(), near, cart, application]))
+            Ok((ourselves()?, vec![what, dir, id.to_owned(), near, host, application]))
         }
     }
 }

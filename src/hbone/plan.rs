@@ -32,9 +32,12 @@ pub(super) enum Framing {
 pub struct Slots<'a> {
     rest: &'a mut [u8],
     left: usize,
-    framing: Framing,
-    layout: Layout,
-    first: bool,
+    /// What stands in front of the next slot's payload, and of those after it.
+    lead: usize,
+    next_lead: usize,
+    /// What that and the payload of a full record take.
+    whole: usize,
+    trailer: usize,
 }
 
 impl Plan {
@@ -47,7 +50,9 @@ impl Plan {
     pub fn slots<'a>(&self, batch: &'a mut [u8]) -> Slots<'a> {
         let rest = batch.get_mut(self.front..).unwrap_or_default();
         let left = if let Room::Bytes(bytes) = self.room { bytes } else { 0 };
-        Slots { rest, left, framing: self.framing, layout: self.layout, first: true }
+        let Layout { header, trailer } = self.layout;
+        let [lead, next_lead] = [true, false].map(|first| header + self.framing.lead(first));
+        Slots { rest, left, lead, next_lead, whole: header + PAYLOAD_MAX, trailer }
     }
 
     /// Seals the first `count` bytes of the slots; the length of what is to be sent.
@@ -105,17 +110,16 @@ impl<'a> Iterator for Slots<'a> {
     type Item = &'a mut [u8];
 
     fn next(&mut self) -> Option<&'a mut [u8]> {
-        let Layout { header, trailer } = self.layout;
-        let lead = header + self.framing.lead(self.first);
-        let space = self.rest.len().checked_sub(lead + trailer)?;
-        let len = self.left.min(PAYLOAD_MAX + header - lead).min(space);
+        let lead = self.lead;
+        let space = self.rest.len().checked_sub(lead + self.trailer)?;
+        let len = self.left.min(self.whole - lead).min(space);
         if len == 0 {
             return None;
         }
         let rest = std::mem::take(&mut self.rest).get_mut(lead..)?;
         let (slot, rest) = rest.split_at_mut(len);
-        self.rest = rest.get_mut(trailer..)?;
-        (self.left, self.first) = (self.left - len, false);
+        self.rest = rest.get_mut(self.trailer..)?;
+        (self.left, self.lead) = (self.left - len, self.next_lead);
         Some(slot)
     }
 }

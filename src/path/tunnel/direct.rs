@@ -139,8 +139,8 @@ impl Sender {
                 return Poll::Ready(Drawn::Application(error));
             }
             let mut offered = 0;
-            let turn = core.turn(stream, &link, |slots| {
-                let slots = if appetite.is_large() { slots } else { &mut slots[..1] };
+            let most = if appetite.is_large() { SLOTS_MAX } else { 1 };
+            let turn = core.turn((stream, most), &link, |slots| {
                 offered = slots.iter().map(|slot| slot.len()).sum();
                 tap.read(slots)
             });
@@ -236,10 +236,10 @@ impl Receiver {
 }
 
 impl Core {
-    /// One turn of a stream: `read` fills the slots it may send.
+    /// One turn of a stream: `read` fills the slots it may send, at most so many.
     fn turn(
         &mut self,
-        stream: u32,
+        (stream, slots_max): (u32, usize),
         link: &Link,
         read: impl FnOnce(&mut [IoSliceMut<'_>]) -> io::Result<usize>,
     ) -> Turn {
@@ -253,7 +253,7 @@ impl Core {
             Room::Wait => (Turn::Wait, 0),
             Room::Closed => (Turn::Closed, 0),
             Room::Bytes(_) => {
-                let read = fill(&plan, batch.as_mut(), read);
+                let read = fill((&plan, slots_max), batch.as_mut(), read);
                 let count = *read.as_ref().unwrap_or(&0);
                 (Turn::Read(read), count)
             }
@@ -302,7 +302,7 @@ impl Core {
         let outbox = std::mem::take(&mut seat.outbox);
         let mut at = 0;
         while at < outbox.len() {
-            let turn = self.turn(stream, link, |slots| {
+            let turn = self.turn((stream, SLOTS_MAX), link, |slots| {
                 let begin = at;
                 for slot in slots {
                     let count = slot.len().min(outbox.len() - at);
@@ -334,13 +334,13 @@ impl Core {
 }
 
 fn fill(
-    plan: &Plan,
+    (plan, slots_max): (&Plan, usize),
     batch: &mut [u8],
     read: impl FnOnce(&mut [IoSliceMut<'_>]) -> io::Result<usize>,
 ) -> io::Result<usize> {
     let mut slots: [IoSliceMut<'_>; SLOTS_MAX] = std::array::from_fn(|_| IoSliceMut::new(&mut []));
     let mut count = 0;
-    for (place, slot) in slots.iter_mut().zip(plan.slots(batch)) {
+    for (place, slot) in slots.iter_mut().zip(plan.slots(batch).take(slots_max)) {
         *place = IoSliceMut::new(slot);
         count += 1;
     }
