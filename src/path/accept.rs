@@ -182,6 +182,12 @@ fn refuse(
 }
 
 impl Accepted {
+    /// Out of its box, which is freed: one that was only looked into lives as long as its name.
+    #[expect(clippy::boxed_local, reason = "it is there to end the box")]
+    pub(super) fn unboxed(self: Box<Self>) -> Self {
+        *self
+    }
+
     /// Turns the connection away.
     pub(super) fn refuse(self, reason: Reason, room: &Room) {
         refuse(&self.socket, (self.entrance, self.client, self.local), reason, room);

@@ -26,7 +26,8 @@ pub(super) struct Connections {
 struct Slot {
     pod: u64,
     cut: Rc<Cut>,
-    admitted: Option<Admitted>,
+    /// Apart, because a table keeps places free and most sides of a connection need no permit.
+    admitted: Option<Box<Admitted>>,
 }
 
 /// A connection that holds a permit, and what it was granted for.
@@ -142,7 +143,7 @@ impl Connection {
     /// Notes what the connection was admitted for, so that every change decides it again.
     pub(super) fn admit(&self, facts: Facts) {
         if let Some(slot) = self.table.table.borrow_mut().get_mut(&self.id) {
-            slot.admitted = Some(Admitted { facts, unknown_since: None });
+            slot.admitted = Some(Box::new(Admitted { facts, unknown_since: None }));
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Journey 2: a tunnel from another node, and the streams in it (spec hbone 6).
 
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -59,7 +60,7 @@ async fn tunnel(
     room: Rc<Room>,
     connection: &Connection,
 ) -> Result<(), Failure> {
-    let Accepted { socket, pod, client, local, guards, at, .. } = *accepted;
+    let Accepted { socket, pod, client, local, guards, at, .. } = accepted.unboxed();
     let budget = Duration::from_millis(room.shared.limits.first_connect_ms);
     // Waiting for our own record and certificate is not the peer's fault.
     let waited_from = room.shared.clock.monotonic();
@@ -160,18 +161,15 @@ async fn streams(
 async fn stream(incoming: Box<Incoming>, tunnel: Rc<Tunnel>) {
     let connection = tunnel.room.connections.enter(tunnel.pod.id);
     // What is over before the first byte is boxed, so that a connection which lives long is small.
-    let opened = Box::pin(open(incoming, &tunnel, &connection)).await;
-    let Some((live, leg, stream)) = opened else { return };
+    let opening = Box::pin(open(incoming, &tunnel, &connection));
+    let Some((live, leg, stream)) = opening.await else { return };
     let around = Around {
         connection: &connection,
         buffers: &tunnel.room.buffers,
         live: &live,
         direction: Direction::Inbound,
     };
-    let result = match leg {
-        Leg::Application(application) => pipe::tunnel(application, stream, &around).await,
-        Leg::SameNode(offered) => pipe::offered(stream, offered, &around).await,
-    };
+    let result = leg.carry(stream, &around).await;
     live.finish(result);
 }
 
@@ -180,6 +178,20 @@ enum Leg {
     Application(TcpStream),
     /// It was given to the side that asks.
     SameNode(Offered),
+}
+
+impl Leg {
+    /// Boxed, as on the side that asks.
+    fn carry<'a>(
+        self,
+        stream: Stream,
+        around: &'a Around<'_>,
+    ) -> Pin<Box<dyn Future<Output = Result<(), Failure>> + 'a>> {
+        match self {
+            Self::Application(application) => Box::pin(pipe::tunnel(application, stream, around)),
+            Self::SameNode(offered) => Box::pin(pipe::offered(stream, offered, around)),
+        }
+    }
 }
 
 /// Everything up to the first byte. What fails has been answered and reported.

@@ -1,5 +1,6 @@
 //! Journey 1: a connection that a pod opened, on its way to the wire (spec hbone 8).
 
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -43,6 +44,21 @@ impl Leg {
             None => Self::Tunnel(stream),
         }
     }
+
+    /// Boxed: a connection is to be as large as what it does, not as the largest thing it could.
+    fn carry<'a>(
+        self,
+        socket: TcpStream,
+        around: &'a Around<'_>,
+    ) -> Pin<Box<dyn Future<Output = Result<(), Failure>> + 'a>> {
+        match self {
+            Self::Plain(far) => Box::pin(pipe::plain(socket, far, around)),
+            Self::Tunnel(stream) => Box::pin(pipe::tunnel(socket, stream, around)),
+            Self::SameNode(stream, taken) => {
+                Box::pin(pipe::same_node(socket, stream, *taken, around))
+            }
+        }
+    }
 }
 
 /// What it takes to reach a tunnel's far end for one connection.
@@ -55,13 +71,13 @@ pub(super) struct Way<'a> {
 
 /// Serves one captured connection from its first byte to its last.
 pub(super) async fn serve(accepted: Box<Accepted>, connection: Connection, room: Rc<Room>) {
-    let Accepted { socket, pod, client, local, guards, routed: foreseen, .. } = *accepted;
+    let Accepted { socket, pod, client, local, guards, routed: foreseen, .. } = accepted.unboxed();
     let _guards = guards;
     // What is over before the first byte is boxed, so that a connection which lives long is small.
     let asked = (client, OrigDst(local));
     let first = First::new(&socket);
-    let opened = Box::pin(open(asked, foreseen, (&room, &pod), (&connection, first))).await;
-    let Some((live, leg)) = opened else {
+    let opening = Box::pin(open(asked, foreseen, (&room, &pod), (&connection, first)));
+    let Some((live, leg)) = opening.await else {
         let _ = socket::reset_on_close(&socket);
         return;
     };
@@ -71,11 +87,7 @@ pub(super) async fn serve(accepted: Box<Accepted>, connection: Connection, room:
         live: &live,
         direction: Direction::Outbound,
     };
-    let result = match leg {
-        Leg::Plain(far) => pipe::plain(socket, far, &around).await,
-        Leg::Tunnel(stream) => pipe::tunnel(socket, stream, &around).await,
-        Leg::SameNode(stream, taken) => pipe::same_node(socket, stream, *taken, &around).await,
-    };
+    let result = leg.carry(socket, &around).await;
     live.finish(result);
 }
 

@@ -19,7 +19,7 @@ use crate::sys::socket;
 
 /// Serves one plaintext connection from its first byte to its last.
 pub(super) async fn serve(accepted: Box<Accepted>, connection: Connection, room: Rc<Room>) {
-    let Accepted { socket, pod, client, local, guards, .. } = *accepted;
+    let Accepted { socket, pod, client, local, guards, .. } = accepted.unboxed();
     let _guards = guards;
     let ready = async {
         if is_own_port(local.port()) {

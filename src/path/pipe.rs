@@ -81,33 +81,47 @@ impl Around<'_> {
 }
 
 /// Between an application's socket and a stream of a tunnel.
-pub(super) async fn tunnel(
+///
+/// What lives as long as the connection is small on purpose: no argument is kept twice, as those of
+/// an `async fn` are, and what is needed only at times is boxed.
+pub(super) fn tunnel<'a>(
     application: TcpStream,
     mut stream: Stream,
-    around: &Around<'_>,
-) -> Result<(), Failure> {
+    around: &'a Around<'_>,
+) -> impl Future<Output = Result<(), Failure>> + 'a {
     let tap = Tap::new(application, around.live.meter(), around.direction);
-    let kept = stream.kept_answer();
-    let end = {
-        let mut both_ways = pin!(both_ways(&tap, &mut stream, around));
-        match kept {
-            None => both_ways.await,
-            Some(answer) => {
-                // Boxed, because a connection that lives long does not need it any more.
-                let mut due = Box::pin(sleep(ANSWER_KEPT));
-                tokio::select! {
-                    biased;
-                    end = &mut both_ways => end,
-                    () = &mut due => {
-                        answer.give();
-                        drop(due);
-                        both_ways.await
-                    }
-                }
-            }
+    async move {
+        let kept = stream.kept_answer().map(|answer| {
+            Box::pin(async {
+                sleep(ANSWER_KEPT).await;
+                answer.give();
+            })
+        });
+        let end = {
+            let both_ways = pin!(both_ways(&tap, &mut stream, around));
+            with_answer(kept, both_ways).await
+        };
+        Box::pin(ended(end, tap.socket(), &mut stream)).await
+    }
+}
+
+/// Gives the answer in time, and goes on.
+async fn with_answer(
+    kept: Option<Pin<Box<impl Future<Output = ()>>>>,
+    mut both_ways: Pin<&mut impl Future<Output = End>>,
+) -> End {
+    if let Some(mut given) = kept {
+        tokio::select! {
+            biased;
+            end = &mut both_ways => return end,
+            () = &mut given => {}
         }
-    };
-    let application = tap.socket();
+    }
+    both_ways.await
+}
+
+/// Carries the end of one side over to the other.
+async fn ended(end: End, application: &TcpStream, stream: &mut Stream) -> Result<(), Failure> {
     match end {
         End::Clean | End::NoMore => Ok(()),
         End::Application(error) => {
@@ -148,7 +162,7 @@ async fn both_ways(tap: &Rc<Tap>, stream: &mut Stream, around: &Around<'_>) -> E
     let mut down = pin!(downward(tap, receiver));
     let (mut up_left, mut down_left, mut broken_left) = (true, true, true);
     let mut up_refused = None;
-    let mut linger = pin!(None::<Sleep>);
+    let mut linger = None::<Pin<Box<Sleep>>>;
     loop {
         tokio::select! {
             biased;
@@ -160,7 +174,7 @@ async fn both_ways(tap: &Rc<Tap>, stream: &mut Stream, around: &Around<'_>) -> E
                     Half::Far(error) => return End::Far(error),
                     Half::Application(error) => {
                         note(&noted, error);
-                        linger.set(Some(sleep(LINGER)));
+                        linger = Some(Box::pin(sleep(LINGER)));
                     }
                 }
             }
@@ -175,9 +189,9 @@ async fn both_ways(tap: &Rc<Tap>, stream: &mut Stream, around: &Around<'_>) -> E
             }
             () = &mut broken, if broken_left => {
                 broken_left = false;
-                linger.set(Some(sleep(LINGER)));
+                linger = Some(Box::pin(sleep(LINGER)));
             }
-            () = expired(linger.as_mut()) => up_left = false,
+            () = expired(&mut linger) => up_left = false,
         }
         if !up_left && let Some(error) = noted.borrow_mut().take() {
             return End::Application(error);
@@ -257,9 +271,9 @@ async fn yield_after(turn: &mut usize, count: usize) {
     }
 }
 
-async fn expired(timer: Pin<&mut Option<Sleep>>) {
-    match timer.as_pin_mut() {
-        Some(timer) => timer.await,
+async fn expired(timer: &mut Option<Pin<Box<Sleep>>>) {
+    match timer {
+        Some(timer) => timer.as_mut().await,
         None => std::future::pending().await,
     }
 }

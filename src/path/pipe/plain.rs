@@ -1,7 +1,7 @@
 //! Bytes between two sockets in plain text: what is little is copied, the rest is spliced.
 
 use std::io;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 
 use tokio::io::{AsyncWriteExt, Interest};
@@ -81,7 +81,7 @@ pub(super) async fn both_ways(
     let mut down = pin!(one_way(&far_read, near_write, buffers, sent_to));
     let (mut up_left, mut down_left) = (true, true);
     let mut first = None;
-    let mut linger = pin!(None::<Sleep>);
+    let mut linger = None::<Pin<Box<Sleep>>>;
     loop {
         let (ended, reader, writer) = tokio::select! {
             biased;
@@ -93,7 +93,7 @@ pub(super) async fn both_ways(
                 up_left = false;
                 (ended, Socket::Application, Socket::Far)
             }
-            () = expired(linger.as_mut()) => return first.map_or(Ok(()), Err),
+            () = expired(&mut linger) => return first.map_or(Ok(()), Err),
         };
         match ended {
             Ok(()) => {}
@@ -103,7 +103,7 @@ pub(super) async fn both_ways(
             // What the broken socket sent before it broke is still worth delivering.
             Err(Stopped::Writer(error)) => {
                 first.get_or_insert(Broken { socket: writer, error });
-                linger.set(Some(sleep(LINGER)));
+                linger = Some(Box::pin(sleep(LINGER)));
             }
         }
         if !up_left && !down_left {

@@ -115,7 +115,8 @@ impl Sender {
             tokio::select! {
                 biased;
                 error = self.reset_by_peer() => return Drawn::Far(error),
-                () = sleep(Duration::from_millis(hold_ms)) => {}
+                // Boxed: most connections never come here.
+                () = Box::pin(sleep(Duration::from_millis(hold_ms))) => {}
             }
         }
         std::future::poll_fn(|cx| self.poll_draw(tap, appetite, cx)).await
