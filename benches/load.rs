@@ -2,14 +2,12 @@
 
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::os::fd::AsFd;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use adit::sys::netns::Netns;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use socket2::SockRef;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 
@@ -24,10 +22,10 @@ pub(crate) const ANSWER_ONCE: u16 = 9002;
 
 /// Takes a connection and never reads from it.
 pub(crate) const STALL: u16 = 9003;
+/// Connections that wait to be accepted, so that a burst of them is not taken for a flood.
+const STALLED_BACKLOG: i32 = 4_096;
 /// What the kernel keeps for who never reads; twice that is charged.
 const STALLED_BUFFER: usize = 64 * 1024;
-/// What is sent to who never reads.
-const STALLED_BYTES: usize = 1024 * 1024;
 /// Bulk that nobody takes for this long does not move any more.
 const STUCK: Duration = Duration::from_secs(4);
 /// Nobody takes any more if nobody has for this long.
@@ -53,11 +51,7 @@ pub(crate) fn serve(netns: &Netns) -> io::Result<()> {
         netns.run(|| Ok((bind(SINK)?, bind(ANSWER)?, bind(ANSWER_ONCE)?)))?;
     let stalled = netns.run(|| bind(STALL))?;
     SockRef::from(&stalled).set_recv_buffer_size(STALLED_BUFFER)?;
-    thread::Builder::new().name("stall".into()).spawn(move || {
-        for stream in stalled.incoming().flatten() {
-            thread::spawn(move || wait_for_end(&stream));
-        }
-    })?;
+    SockRef::from(&stalled).listen(STALLED_BACKLOG)?;
     thread::Builder::new().name("sink".into()).spawn(move || {
         for stream in sink.incoming().flatten() {
             thread::spawn(move || drain(stream));
@@ -68,6 +62,7 @@ pub(crate) fn serve(netns: &Netns) -> io::Result<()> {
             let mut tasks = JoinSet::new();
             tasks.spawn(answer_all(answer, false));
             tasks.spawn(answer_all(once, true));
+            tasks.spawn(hold_all(stalled));
             tasks.join_next().await;
             Ok(())
         })
@@ -75,11 +70,21 @@ pub(crate) fn serve(netns: &Netns) -> io::Result<()> {
     Ok(())
 }
 
-/// Waits without reading until the connection is reset.
-fn wait_for_end(stream: &TcpStream) -> io::Result<()> {
-    let mut watched = [PollFd::new(stream.as_fd(), PollFlags::empty())];
-    poll(&mut watched, PollTimeout::NONE)?;
-    Ok(())
+/// Holds every connection without reading from it until it is reset.
+async fn hold_all(listener: TcpListener) -> io::Result<()> {
+    listener.set_nonblocking(true)?;
+    let listener = tokio::net::TcpListener::from_std(listener)?;
+    let mut held = JoinSet::new();
+    loop {
+        tokio::select! {
+            biased;
+            _ = held.join_next(), if !held.is_empty() => {}
+            accepted = listener.accept() => {
+                let (stream, _) = accepted?;
+                held.spawn(async move { stream.ready(Interest::ERROR).await.map(|_| ()) });
+            }
+        }
+    }
 }
 
 fn drain(mut stream: TcpStream) -> io::Result<()> {
@@ -202,13 +207,17 @@ pub(crate) fn paced(
     })
 }
 
-/// Opens connections whose server never reads, and sends more than a stream and its server keep,
-/// but not so much that the kernel runs out of room for all others. They are reset when they are
-/// dropped.
-pub(crate) fn stall(netns: &Netns, to: SocketAddr, count: usize) -> io::Result<Vec<TcpStream>> {
+/// Opens connections whose server never reads, and sends so much on each, or what is taken of it:
+/// more than a stream and its server keep, but not so much that the kernel runs out of room for all
+/// others. They are reset when they are dropped.
+pub(crate) fn stall(
+    netns: &Netns,
+    to: SocketAddr,
+    (count, bytes): (usize, usize),
+) -> io::Result<Vec<TcpStream>> {
     let mut streams: Vec<TcpStream> =
         netns.run(|| (0..count).map(|_| connect(to)).collect::<io::Result<_>>())?;
-    let mut left = vec![STALLED_BYTES; count];
+    let mut left = vec![bytes; count];
     for stream in &streams {
         stream.set_nonblocking(true)?;
         SockRef::from(stream).set_linger(Some(Duration::ZERO))?;

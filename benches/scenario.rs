@@ -10,8 +10,10 @@ use crate::world::{Side, Variant, World, address};
 
 /// Connections open at the first look and at the second.
 const IDLE: [usize; 2] = [200, 2_000];
-/// Readers that have stopped.
-const STALLED: usize = 99;
+/// Readers that have stopped, and the bytes that are sent to each.
+const STALLED: (usize, usize) = (99, 1024 * 1024);
+/// Readers that have stopped while memory is looked at.
+const STALLED_MANY: (usize, usize) = (2_000, 1024 * 1024);
 /// Time between requests beside bulk.
 const PACE: Duration = Duration::from_millis(1);
 /// Short connections of one run: few enough for ports and connection tracking.
@@ -48,6 +50,9 @@ pub(crate) enum Scenario {
     /// What one of a hundred requests beside bulk takes.
     TailBesideBulk,
     NewConnections,
+    /// Memory of a stream whose reader has stopped. Last, because the kernel has little room for
+    /// the bytes of others meanwhile, and with some proxies also after it.
+    StalledMemory,
 }
 
 /// One run of a scenario.
@@ -73,11 +78,13 @@ impl Scenario {
         Self::KeepAlive32,
         Self::TailBesideBulk,
         Self::NewConnections,
+        Self::StalledMemory,
     ];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::IdleMemory => "idle_memory",
+            Self::StalledMemory => "stalled_memory",
             Self::OneFlow => "one_flow",
             Self::EightFlows => "eight_flows",
             Self::SameNode => "same_node",
@@ -94,6 +101,9 @@ impl Scenario {
     pub(crate) fn title(self) -> &'static str {
         match self {
             Self::IdleMemory => "memory of an idle connection, in each proxy",
+            Self::StalledMemory => {
+                "memory of each of 2,000 whose readers have stopped, in both proxies"
+            }
             Self::OneFlow => "one bulk flow to the other node",
             Self::EightFlows => "eight bulk flows to the other node",
             Self::SameNode => "one bulk flow to a pod of the same node",
@@ -108,7 +118,7 @@ impl Scenario {
 
     pub(crate) fn unit(self) -> &'static str {
         match self {
-            Self::IdleMemory => "KiB",
+            Self::IdleMemory | Self::StalledMemory => "KiB",
             Self::OneFlow
             | Self::EightFlows
             | Self::SameNode
@@ -121,13 +131,16 @@ impl Scenario {
 
     /// Whether more is better.
     pub(crate) fn more_is_better(self) -> bool {
-        !matches!(self, Self::IdleMemory | Self::KeepAlive | Self::TailBesideBulk)
+        !matches!(
+            self,
+            Self::IdleMemory | Self::StalledMemory | Self::KeepAlive | Self::TailBesideBulk
+        )
     }
 
     /// The unit of CPU time, and how much of it a second for one piece of work is.
     pub(crate) fn cpu_unit(self) -> Option<(&'static str, f64)> {
         match self {
-            Self::IdleMemory | Self::TailBesideBulk => None,
+            Self::IdleMemory | Self::StalledMemory | Self::TailBesideBulk => None,
             Self::OneFlow
             | Self::EightFlows
             | Self::SameNode
@@ -140,7 +153,10 @@ impl Scenario {
 
     /// How often it is run. Memory is measured once: a second time would find the first's.
     pub(crate) fn rounds(self, settings: &Settings) -> u32 {
-        if self == Self::IdleMemory { 1 } else { settings.rounds }
+        match self {
+            Self::IdleMemory | Self::StalledMemory => 1,
+            _ => settings.rounds,
+        }
     }
 
     /// Runs it once for one kind of proxy.
@@ -154,6 +170,7 @@ impl Scenario {
         let mut before = side.proxies.cpu()?;
         let (value, work) = match self {
             Self::IdleMemory => (idle(side)?, 0.0),
+            Self::StalledMemory => (stalled(side)?, 0.0),
             Self::OneFlow => rate(load::bulk(client, server(load::SINK), 1, duration)?),
             Self::EightFlows => rate(load::bulk(client, server(load::SINK), 8, duration)?),
             Self::SameNode => rate(load::bulk(client, address(peer, load::SINK), 1, duration)?),
@@ -222,6 +239,14 @@ fn idle(side: &Side) -> io::Result<f64> {
     load::idle(&side.client.netns, to, &mut streams, many)?;
     let grown = side.proxies.resident_kib()? - before;
     Ok(grown / (many - few) as f64 / side.proxies.count().max(1) as f64)
+}
+
+/// KiB of one stream whose reader has stopped, in all proxies; 0 if there is none.
+fn stalled(side: &Side) -> io::Result<f64> {
+    let before = side.proxies.resident_kib()?;
+    let to = address(&side.server, load::STALL);
+    let _stalled = load::stall(&side.client.netns, to, STALLED_MANY)?;
+    Ok((side.proxies.resident_kib()? - before) / STALLED_MANY.0 as f64)
 }
 
 /// Gigabits per second, and gigabytes.

@@ -1,5 +1,7 @@
 //! Journey 2: a tunnel from another node, and the streams in it (spec hbone 6).
 
+mod describe;
+
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -24,14 +26,13 @@ use super::tunnel::{Stream, StreamError};
 use super::{dial, headers, hello, lookup, refusal, session};
 use crate::creds::ServerTls;
 use crate::decide::{self, Client, Delivery, Facts};
-use crate::model::{ClientAddr, NetworkAddr, PodIp, VerifiedPeer, Workload};
-use crate::report::{
-    Connection as Described, Direction, Early, Failure, Live, Reason, Side, SocketGuard, Transport,
-};
+use crate::model::{ClientAddr, PodIp, VerifiedPeer, Workload};
+use crate::report::{Direction, Early, Failure, Live, Reason, SocketGuard};
 use crate::wire::authority::Authority;
 use crate::wire::baggage::Baggage;
 use crate::wire::traceparent::TraceParent;
 use crate::wire::{forwarded, proxy_header};
+use describe::describe;
 
 /// What all streams of one tunnel have in common.
 struct Tunnel {
@@ -371,42 +372,4 @@ async fn introduce(
     let header = header.map_err(|error| Failure::new(Reason::Dial, error))?;
     let written = application.write_all(&header).await;
     written.map_err(|error| Failure::new(Reason::ApplicationReset, error))
-}
-
-fn describe(admitted: &Admitted, tunnel: &Tunnel) -> Described {
-    let shared = &tunnel.room.shared;
-    let snapshot = shared.view.load();
-    let addr = NetworkAddr { network: Arc::clone(&shared.network), ip: tunnel.client.0.ip() };
-    let source =
-        (!admitted.from_gateway).then(|| lookup::described(shared, &snapshot, addr).cloned());
-    let by_host = admitted.host.as_deref().and_then(|host| {
-        let named = snapshot.service_by_host(host, Some(&*admitted.workload.namespace))?;
-        snapshot.endpoint(&named.key, &admitted.workload.uid).map(|_| Arc::clone(named))
-    });
-    let port = admitted.delivery.destination.port();
-    let by_port = || {
-        let mut services = admitted.workload.services.iter();
-        let (key, _) = services.find(|(_, ports)| ports.values().any(|target| *target == port))?;
-        snapshot.service(key).cloned()
-    };
-    Described {
-        direction: Direction::Inbound,
-        transport: Transport::Hbone,
-        source: Side {
-            addr: tunnel.client.0,
-            workload: source.flatten(),
-            claimed: admitted.claimed.clone(),
-            identity: Some(tunnel.peer.identity().clone()),
-        },
-        destination: Side {
-            addr: admitted.delivery.destination,
-            workload: Some(Arc::clone(&admitted.workload)),
-            claimed: None,
-            identity: Some(tunnel.pod.identity(&admitted.workload)),
-        },
-        authority: Some(admitted.authority.clone()),
-        service: admitted.delivery.service.clone().or(by_host).or_else(by_port),
-        original_destination: admitted.host.clone(),
-        trace_id: Some(admitted.trace.trace_id),
-    }
 }
