@@ -12,6 +12,7 @@
 //! *null* relay, which does the same work with sockets and namespaces but only splices; and *none*.
 //! They take turns, so that the machine's moods fall on all of them.
 
+mod delay;
 mod load;
 mod null;
 mod proxies;

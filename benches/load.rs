@@ -36,7 +36,7 @@ pub(crate) const REQUEST: [u8; 96] = [b'q'; 96];
 /// About what a short answer with headers has.
 const ANSWER_BYTES: [u8; 256] = [b'a'; 256];
 /// What a bulk sender hands to the kernel, and a sink takes from it, at a time.
-const CHUNK: usize = 256 * 1024;
+pub(crate) const CHUNK: usize = 256 * 1024;
 
 /// Monotonic time.
 #[expect(clippy::disallowed_methods, reason = "a bench reads the clock")]
@@ -335,14 +335,14 @@ async fn sum(mut tasks: JoinSet<io::Result<u64>>, start: Instant) -> io::Result<
     Ok((total, now() - start))
 }
 
-fn connect(to: SocketAddr) -> io::Result<TcpStream> {
+pub(crate) fn connect(to: SocketAddr) -> io::Result<TcpStream> {
     let stream = TcpStream::connect_timeout(&to, PATIENCE)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
     Ok(stream)
 }
 
-fn on_runtime<T>(work: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+pub(crate) fn on_runtime<T>(work: impl Future<Output = io::Result<T>>) -> io::Result<T> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(work)
 }

@@ -10,7 +10,8 @@ import sys
 WIDTH, ROW, LEFT, TOP = 760, 26, 190, 46
 COLOURS = {"adit": "#2b6cb0", "null": "#a0aec0", "stock": "#dd6b20"}
 # Memory and latency are better when they are small.
-SMALL_IS_GOOD = {"idle_memory", "stalled_memory", "keep_alive_1", "tail_beside_bulk"}
+SMALL_IS_GOOD = {"idle_memory", "stalled_memory", "keep_alive_1",
+                 "tail_beside_bulk", "far_peer_start"}
 
 
 def text(x, y, words, anchor="start", size=12, colour="#1a202c"):

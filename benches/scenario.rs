@@ -4,6 +4,7 @@ use std::io;
 use std::thread;
 use std::time::Duration;
 
+use crate::delay;
 use crate::load;
 use crate::proxies::Cpu;
 use crate::world::{Side, Variant, World, address};
@@ -45,6 +46,10 @@ pub(crate) enum Scenario {
     /// To be compared with one flow.
     BesideStalled,
     Plaintext,
+    /// Its rate in the second half of the run.
+    FarPeer,
+    /// How long it takes to come to that.
+    FarPeerStart,
     KeepAlive,
     KeepAlive32,
     /// What one of a hundred requests beside bulk takes.
@@ -74,6 +79,8 @@ impl Scenario {
         Self::SameNode,
         Self::BesideStalled,
         Self::Plaintext,
+        Self::FarPeer,
+        Self::FarPeerStart,
         Self::KeepAlive,
         Self::KeepAlive32,
         Self::TailBesideBulk,
@@ -90,6 +97,8 @@ impl Scenario {
             Self::SameNode => "same_node",
             Self::BesideStalled => "beside_stalled",
             Self::Plaintext => "plaintext_passthrough",
+            Self::FarPeer => "far_peer",
+            Self::FarPeerStart => "far_peer_start",
             Self::KeepAlive => "keep_alive_1",
             Self::KeepAlive32 => "keep_alive_32",
             Self::TailBesideBulk => "tail_beside_bulk",
@@ -109,6 +118,8 @@ impl Scenario {
             Self::SameNode => "one bulk flow to a pod of the same node",
             Self::BesideStalled => "one bulk flow beside 99 whose readers have stopped",
             Self::Plaintext => "one bulk flow from an unmeshed client",
+            Self::FarPeer => "one bulk flow to a peer 40 ms away and back",
+            Self::FarPeerStart => "how long such a flow takes to come to its rate",
             Self::KeepAlive => "requests on one connection: median time",
             Self::KeepAlive32 => "requests on 32 connections",
             Self::TailBesideBulk => "a request per ms beside eight bulk flows: 99 % are faster",
@@ -123,7 +134,9 @@ impl Scenario {
             | Self::EightFlows
             | Self::SameNode
             | Self::BesideStalled
-            | Self::Plaintext => "Gb/s",
+            | Self::Plaintext
+            | Self::FarPeer => "Gb/s",
+            Self::FarPeerStart => "ms",
             Self::KeepAlive | Self::TailBesideBulk => "us",
             Self::KeepAlive32 | Self::NewConnections => "k/s",
         }
@@ -133,19 +146,26 @@ impl Scenario {
     pub(crate) fn more_is_better(self) -> bool {
         !matches!(
             self,
-            Self::IdleMemory | Self::StalledMemory | Self::KeepAlive | Self::TailBesideBulk
+            Self::IdleMemory
+                | Self::StalledMemory
+                | Self::FarPeerStart
+                | Self::KeepAlive
+                | Self::TailBesideBulk
         )
     }
 
     /// The unit of CPU time, and how much of it a second for one piece of work is.
     pub(crate) fn cpu_unit(self) -> Option<(&'static str, f64)> {
         match self {
-            Self::IdleMemory | Self::StalledMemory | Self::TailBesideBulk => None,
+            Self::IdleMemory | Self::StalledMemory | Self::FarPeerStart | Self::TailBesideBulk => {
+                None
+            }
             Self::OneFlow
             | Self::EightFlows
             | Self::SameNode
             | Self::BesideStalled
-            | Self::Plaintext => Some(("CPU-s/GB", 1.0)),
+            | Self::Plaintext
+            | Self::FarPeer => Some(("CPU-s/GB", 1.0)),
             Self::KeepAlive | Self::KeepAlive32 => Some(("CPU-us/request", 1e6)),
             Self::NewConnections => Some(("CPU-us/connection", 1e6)),
         }
@@ -186,6 +206,16 @@ impl Scenario {
             Self::Plaintext => {
                 let from = &world.outside.netns;
                 rate(load::bulk(from, server(load::SINK), 1, duration)?)
+            }
+            // Only tunnels are made to be long.
+            Self::FarPeer | Self::FarPeerStart if !side.variant.encrypts() => (0.0, 0.0),
+            Self::FarPeer | Self::FarPeerStart => {
+                let from = &side.neighbour.netns;
+                let (bytes, rate, after) = delay::timed(from, server(delay::TIMELINE), duration)?;
+                match self {
+                    Self::FarPeer => (rate * 8.0 / 1e9, bytes as f64 / 1e9),
+                    _ => (after.as_secs_f64() * 1e3, 0.0),
+                }
             }
             Self::KeepAlive => {
                 let times = load::requests(client, server(load::ANSWER), duration)?;

@@ -4,10 +4,11 @@ use std::fs;
 use std::io;
 use std::net::SocketAddr;
 
-use adit::cli::lab::{Capture, Lab, LabError, Pod, PodPlan, Redirection};
+use adit::cli::lab::{Capture, HBONE_PORT, Lab, LabError, Pod, PodPlan, Redirection};
 use adit::sys::netns::Netns;
 use clap::ValueEnum;
 
+use crate::delay;
 use crate::load;
 use crate::proxies::{self, Proxies};
 
@@ -44,7 +45,7 @@ impl Variant {
     }
 
     /// Whether what it carries between nodes is to be encrypted.
-    fn encrypts(self) -> bool {
+    pub(crate) fn encrypts(self) -> bool {
         matches!(self, Self::Adit | Self::Stock)
     }
 }
@@ -107,6 +108,11 @@ impl World {
             };
             let (client, server) = (add(NEAR, "client")?, add(FAR, "server")?);
             let neighbour = add(NEAR, "neighbour")?;
+            if variant.encrypts() {
+                // Its tunnels are long. Nobody else opens one from there to here.
+                server.detour(neighbour.ipv4.into(), (HBONE_PORT, delay::PORT))?;
+                delay::serve(&server.netns, address(&server, HBONE_PORT))?;
+            }
             for pod in [&server, &neighbour] {
                 choose_other_ports(&pod.netns)?;
                 load::serve(&pod.netns)?;

@@ -1,5 +1,7 @@
 //! Faults on the wire, made with nftables in a pod's or a node's namespace.
 
+use std::net::IpAddr;
+
 use super::error::LabError;
 use super::link;
 use super::nft::{Base, Batch, Family, Hook, Step};
@@ -8,6 +10,9 @@ use crate::sys::netns::Netns;
 const TABLE: &str = "adit-faults";
 /// Before everything that redirection does.
 const PRIORITY: i32 = -310;
+const DETOURS: &str = "adit-detours";
+/// Just before what redirection translates.
+const DETOUR_PRIORITY: i32 = -110;
 const TCP: Step = Step::Protocol(6);
 
 /// What happens to packets.
@@ -43,6 +48,21 @@ pub(super) fn on_bridge(netns: &Netns, port: u16) -> Result<(), LabError> {
     let base = Base { kind: "filter", hook: Hook::Forward, priority: PRIORITY };
     batch.chain(TABLE, "forwarded", Some(base));
     batch.rule(TABLE, "forwarded", &[TCP, Step::Port(port), Step::Drop]);
+    link::within(netns, || batch.commit())
+}
+
+/// Connections from an address to a TCP port arrive at another one, replacing any detour there was.
+pub(super) fn detour(
+    netns: &Netns,
+    from: IpAddr,
+    (port, instead): (u16, u16),
+) -> Result<(), LabError> {
+    let mut batch = Batch::new(Family::Inet);
+    batch.fresh_table(DETOURS);
+    let base = Base { kind: "nat", hook: Hook::Prerouting, priority: DETOUR_PRIORITY };
+    batch.chain(DETOURS, "arriving", Some(base));
+    let steps = [TCP, Step::From(from), Step::Port(port), Step::Redirect(instead)];
+    batch.rule(DETOURS, "arriving", &steps);
     link::within(netns, || batch.commit())
 }
 

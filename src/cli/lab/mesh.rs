@@ -238,6 +238,12 @@ impl Pod {
         fault::on_port(&self.netns, port, fault::Fate::Reset)
     }
 
+    /// Connections from an address to this TCP port of the pod arrive at another port of it, for as
+    /// long as the pod exists.
+    pub fn detour(&self, from: IpAddr, (port, instead): (u16, u16)) -> Result<(), LabError> {
+        fault::detour(&self.netns, from, (port, instead))
+    }
+
     /// Ends what [`Pod::drop_port`] and [`Pod::reset_port`] began.
     pub fn clear_faults(&self) -> Result<(), LabError> {
         fault::clear(&self.netns)
