@@ -16,7 +16,6 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::mpsc;
-use tokio::task::JoinSet;
 use tokio::time::sleep_until;
 
 use crate::load::{self, CHUNK, connect, now};
@@ -42,32 +41,13 @@ const FULL_SLOTS: usize = 4;
 pub(crate) fn serve(netns: &Netns, to: SocketAddr) -> io::Result<()> {
     let bind = |port| TcpListener::bind((Ipv4Addr::UNSPECIFIED, port));
     let (listener, timeline) = netns.run(|| Ok((bind(PORT)?, bind(TIMELINE)?)))?;
-    thread::Builder::new().name("timeline".into()).spawn(move || {
-        for stream in timeline.incoming().flatten() {
-            thread::spawn(move || time(stream));
-        }
-    })?;
+    load::thread_each("timeline", timeline, time)?;
     let netns = netns.clone();
+    let carry_all = move || load::task_each(listener, move |near| carry(near, to));
     thread::Builder::new()
         .name("delay".into())
-        .spawn(move || netns.run(|| load::on_runtime(accept_all(listener, to))))?;
+        .spawn(move || netns.run(|| load::on_runtime(carry_all())))?;
     Ok(())
-}
-
-async fn accept_all(listener: TcpListener, to: SocketAddr) -> io::Result<()> {
-    listener.set_nonblocking(true)?;
-    let listener = tokio::net::TcpListener::from_std(listener)?;
-    let mut tasks = JoinSet::new();
-    loop {
-        tokio::select! {
-            biased;
-            _ = tasks.join_next(), if !tasks.is_empty() => {}
-            accepted = listener.accept() => {
-                let (near, _) = accepted?;
-                tasks.spawn(carry(near, to));
-            }
-        }
-    }
 }
 
 async fn carry(near: TcpStream, to: SocketAddr) -> io::Result<()> {

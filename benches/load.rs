@@ -47,22 +47,18 @@ pub(crate) fn now() -> Instant {
 /// Starts the applications in a namespace. They end with this process.
 pub(crate) fn serve(netns: &Netns) -> io::Result<()> {
     let bind = |port| TcpListener::bind((Ipv4Addr::UNSPECIFIED, port));
-    let (sink, answer, once) =
+    let (sink, answered, once) =
         netns.run(|| Ok((bind(SINK)?, bind(ANSWER)?, bind(ANSWER_ONCE)?)))?;
     let stalled = netns.run(|| bind(STALL))?;
     SockRef::from(&stalled).set_recv_buffer_size(STALLED_BUFFER)?;
     SockRef::from(&stalled).listen(STALLED_BACKLOG)?;
-    thread::Builder::new().name("sink".into()).spawn(move || {
-        for stream in sink.incoming().flatten() {
-            thread::spawn(move || drain(stream));
-        }
-    })?;
+    thread_each("sink", sink, drain)?;
     thread::Builder::new().name("answer".into()).spawn(move || {
         on_runtime(async move {
             let mut tasks = JoinSet::new();
-            tasks.spawn(answer_all(answer, false));
-            tasks.spawn(answer_all(once, true));
-            tasks.spawn(hold_all(stalled));
+            tasks.spawn(task_each(answered, |stream| answer(stream, false)));
+            tasks.spawn(task_each(once, |stream| answer(stream, true)));
+            tasks.spawn(task_each(stalled, hold));
             tasks.join_next().await;
             Ok(())
         })
@@ -70,21 +66,46 @@ pub(crate) fn serve(netns: &Netns) -> io::Result<()> {
     Ok(())
 }
 
-/// Holds every connection without reading from it until it is reset.
-async fn hold_all(listener: TcpListener) -> io::Result<()> {
+/// Accepts for ever, and gives each connection to a thread of its own.
+pub(crate) fn thread_each(
+    name: &str,
+    listener: TcpListener,
+    serve: fn(TcpStream) -> io::Result<()>,
+) -> io::Result<()> {
+    thread::Builder::new().name(name.to_owned()).spawn(move || {
+        for stream in listener.incoming().flatten() {
+            thread::spawn(move || serve(stream));
+        }
+    })?;
+    Ok(())
+}
+
+/// Accepts for ever, and gives each connection to a task of its own.
+pub(crate) async fn task_each<F>(
+    listener: TcpListener,
+    serve: impl Fn(tokio::net::TcpStream) -> F,
+) -> io::Result<()>
+where
+    F: Future<Output = io::Result<()>> + Send + 'static,
+{
     listener.set_nonblocking(true)?;
     let listener = tokio::net::TcpListener::from_std(listener)?;
-    let mut held = JoinSet::new();
+    let mut tasks = JoinSet::new();
     loop {
         tokio::select! {
             biased;
-            _ = held.join_next(), if !held.is_empty() => {}
+            _ = tasks.join_next(), if !tasks.is_empty() => {}
             accepted = listener.accept() => {
                 let (stream, _) = accepted?;
-                held.spawn(async move { stream.ready(Interest::ERROR).await.map(|_| ()) });
+                tasks.spawn(serve(stream));
             }
         }
     }
+}
+
+/// Holds a connection without reading from it until it is reset.
+async fn hold(stream: tokio::net::TcpStream) -> io::Result<()> {
+    stream.ready(Interest::ERROR).await.map(|_| ())
 }
 
 fn drain(mut stream: TcpStream) -> io::Result<()> {
@@ -98,30 +119,16 @@ fn drain(mut stream: TcpStream) -> io::Result<()> {
     }
 }
 
-async fn answer_all(listener: TcpListener, once: bool) -> io::Result<()> {
-    listener.set_nonblocking(true)?;
-    let listener = tokio::net::TcpListener::from_std(listener)?;
-    let mut tasks = JoinSet::new();
-    loop {
-        tokio::select! {
-            biased;
-            _ = tasks.join_next(), if !tasks.is_empty() => {}
-            accepted = listener.accept() => {
-                let (mut stream, _) = accepted?;
-                tasks.spawn(async move {
-                    let mut request = [0; REQUEST.len()];
-                    stream.set_nodelay(true)?;
-                    while stream.read_exact(&mut request).await.is_ok() {
-                        stream.write_all(&ANSWER_BYTES).await?;
-                        if once {
-                            break;
-                        }
-                    }
-                    io::Result::Ok(())
-                });
-            }
+async fn answer(mut stream: tokio::net::TcpStream, once: bool) -> io::Result<()> {
+    let mut request = [0; REQUEST.len()];
+    stream.set_nodelay(true)?;
+    while stream.read_exact(&mut request).await.is_ok() {
+        stream.write_all(&ANSWER_BYTES).await?;
+        if once {
+            break;
         }
     }
+    Ok(())
 }
 
 /// Sends from `netns` over `flows` connections for `duration`. Answers the bytes that arrived,

@@ -4,6 +4,7 @@
 
 mod hyper;
 mod openssl;
+mod ours;
 mod place;
 mod scenarios;
 mod updates;

@@ -5,16 +5,15 @@ use std::io::{BufRead, BufReader, Read, Write, pipe};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 
-use adit::hbone::handshake::{Handshake, KeySlot, Keys};
+use adit::hbone::handshake::{Handshake, Keys};
 use adit::hbone::record::{HEADER, Opened, Opener, PAYLOAD_MAX, Sealer, Secrets, record_len};
 use adit::sys::child::kill_with_parent;
-use rustls::pki_types::ServerName;
 use rustls::version::TLS13;
 
+use crate::ours;
 use crate::place::write_pems;
 use crate::world::peer::{Pki, tls};
 use crate::world::{Context, Outcome, PATIENCE, TempDir, accept_one, ensure};
@@ -99,22 +98,9 @@ struct Link {
 }
 
 impl Link {
-    fn shake(mut stream: TcpStream, mut handshake: Handshake) -> Outcome<Self> {
+    fn shake(mut stream: TcpStream, handshake: Handshake) -> Outcome<Self> {
         stream.set_read_timeout(Some(PATIENCE)).during("a limit")?;
-        stream.set_nodelay(true).during("no delay")?;
-        let (mut out, mut buffer) = (Vec::new(), vec![0; 16 * 1024]);
-        let mut done = handshake.feed(&[], &mut out).during("the handshake")?;
-        loop {
-            stream.write_all(&out).during("sending")?;
-            out.clear();
-            if done {
-                break;
-            }
-            let count = stream.read(&mut buffer).during("reading")?;
-            ensure!(count > 0, "openssl has hung up");
-            done = handshake.feed(&buffer[..count], &mut out).during("the handshake")?;
-        }
-        let Keys { role, secrets, rest } = handshake.finish().during("the keys")?;
+        let Keys { role, secrets, rest } = ours::shake(&mut stream, handshake)?;
         let Secrets::Tls13 { sending, receiving } = secrets else {
             return Err("it is not TLS 1.3".to_owned());
         };
@@ -203,11 +189,8 @@ impl Ground {
     }
 
     fn connect(&self) -> Outcome<Link> {
-        let mut config = (*tls(None, &["h2"], &TLS13)?).clone();
-        config.key_log = Arc::new(KeySlot);
-        config.enable_secret_extraction = true;
-        let name = ServerName::IpAddress(Ipv4Addr::LOCALHOST.into());
-        let handshake = Handshake::client(Arc::new(config), name).during("a handshake")?;
+        let config = tls(None, &["h2"], &TLS13)?;
+        let handshake = ours::client(&config, Ipv4Addr::LOCALHOST.into())?;
         let to = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), self.port.parse().during("a port")?);
         Link::shake(TcpStream::connect(to).during("connecting")?, handshake)
     }
@@ -257,11 +240,7 @@ fn their_updates_as_client() -> Outcome {
     let mut client = OpenSsl::start(&[&arguments[..], &files].concat(), ground.dir.path())?;
     let stream = accept_one(&listener)?.join().map_err(|_| "it panicked")?.during("accepting")?;
     let shown = ground.pki.issue(&["spiffe://cluster.local/ns/a/sa/b"])?;
-    let mut config = (*ground.pki.server(shown)?).clone();
-    config.key_log = Arc::new(KeySlot);
-    config.enable_secret_extraction = true;
-    let handshake = Handshake::server(Arc::new(config)).during("a handshake")?;
-    let mut link = Link::shake(stream, handshake)?;
+    let mut link = Link::shake(stream, ours::server(&*ground.pki.server(shown)?)?)?;
     link.say("the first\n")?;
     client.wait_line("the first")?;
     for number in 0..UPDATES {

@@ -2,20 +2,19 @@
 //! against peers that are told nothing of it.
 
 use std::io::{Read, Write};
-use std::net::{IpAddr, Shutdown, TcpStream};
+use std::net::{Shutdown, TcpStream};
 use std::rc::Rc;
-use std::sync::Arc;
 use std::thread;
 
 use adit::cli::lab::{App, Service};
 use adit::hbone::Engine;
-use adit::hbone::handshake::{Handshake, KeySlot};
+use adit::hbone::handshake::Handshake;
 use adit::hbone::http2::{Event, Room};
 use adit::hbone::limits::{Account, Limits};
 use adit::sys::clock::Clock;
 use rustls::version::TLS13;
-use rustls_pki_types::ServerName;
 
+use crate::ours;
 use crate::place::{HBONE, Kind, Place, Version};
 use crate::world::peer::{Pki, Shown, tls};
 use crate::world::{Context, Outcome, PORT, accept_one, connect, ensure, listen};
@@ -69,22 +68,9 @@ struct Heard {
 }
 
 impl Wire {
-    fn shake(mut socket: TcpStream, mut handshake: Handshake) -> Outcome<Self> {
-        socket.set_nodelay(true).during("no delay")?;
-        let (mut out, mut buffer) = (Vec::new(), vec![0; 16 * 1024]);
-        let mut done = handshake.feed(&[], &mut out).during("the handshake")?;
-        loop {
-            socket.write_all(&out).during("sending")?;
-            out.clear();
-            if done {
-                break;
-            }
-            let count = socket.read(&mut buffer).during("reading")?;
-            ensure!(count > 0, "the peer has hung up");
-            done = handshake.feed(&buffer[..count], &mut out).during("the handshake")?;
-        }
+    fn shake(mut socket: TcpStream, handshake: Handshake) -> Outcome<Self> {
         let clock = Clock::system();
-        let keys = handshake.finish().during("the keys")?;
+        let keys = ours::shake(&mut socket, handshake)?;
         let engine = Engine::new(keys, LIMITS, Rc::new(Endless), clock.monotonic());
         let engine = engine.during("the keys")?;
         let (sending, receiving) = (vec![0; BATCH], vec![0; BATCH]);
@@ -165,11 +151,8 @@ pub(crate) fn as_client(kind: Kind) -> Outcome {
     let _app = App::start(place.server(), PORT, Service::Echo).during("a server")?;
     let asked = || -> Outcome {
         let to = place.server().ipv4;
-        let mut config = (*tls(Some(&identity(&place, "legacy")?), &["h2"], &TLS13)?).clone();
-        config.key_log = Arc::new(KeySlot);
-        config.enable_secret_extraction = true;
-        let name = ServerName::IpAddress(IpAddr::from(to).into());
-        let handshake = Handshake::client(Arc::new(config), name).during("a handshake")?;
+        let config = tls(Some(&identity(&place, "legacy")?), &["h2"], &TLS13)?;
+        let handshake = ours::client(&config, to.into())?;
         let socket = connect(place.world.pod("legacy"), (to, HBONE).into())?;
         let mut wire = Wire::shake(socket, handshake)?;
         let (mut heard, now) = (Heard::default(), wire.clock.monotonic());
@@ -202,9 +185,7 @@ pub(crate) fn as_server(kind: Kind) -> Outcome {
     let place = Place::asking(kind, "waypoint")?;
     let served = || -> Outcome {
         let pki = Pki::of(place.world.dir())?;
-        let mut config = (*pki.server(identity(&place, "waypoint")?)?).clone();
-        config.key_log = Arc::new(KeySlot);
-        config.enable_secret_extraction = true;
+        let config = pki.server(identity(&place, "waypoint")?)?;
         let listener = listen(place.world.pod("waypoint"), HBONE)?;
         let accepted = accept_one(&listener)?;
         let mut near = place.connect()?;
@@ -223,8 +204,7 @@ pub(crate) fn as_server(kind: Kind) -> Outcome {
                 Ok(())
             });
             let socket = accepted.join().map_err(|_| "accepting panicked")?.during("accepting")?;
-            let handshake = Handshake::server(Arc::new(config)).during("a handshake")?;
-            let mut wire = Wire::shake(socket, handshake)?;
+            let mut wire = Wire::shake(socket, ours::server(&config)?)?;
             let mut heard = Heard::default();
             let mut stream = None;
             while !heard.ended || !heard.text.is_empty() {

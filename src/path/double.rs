@@ -37,7 +37,8 @@ pub(super) async fn open(
     let inner = async {
         let tls = pod.client_tls(shared, &pod.identity(way.source), expected).await?;
         let transport = Transport::new(carrier, Rc::clone(&room.buffers));
-        let (secured, peer) = hello::connect(transport, tls, shared.dial_limit()).await?;
+        let (limit, report) = (shared.dial_limit(), &shared.report);
+        let (secured, peer) = hello::connect(transport, tls, limit, report).await?;
         let identity = peer.map(|peer| peer.identity().clone());
         spoken.network = Some(Arc::clone(&shared.network));
         let request = headers::connect(&outer.authority, &spoken);

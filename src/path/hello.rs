@@ -14,7 +14,7 @@ use super::tunnel::Secured;
 use crate::creds::{self, ClientTls, PeerError, Peers, Revocation, ServerTls, verified_peer};
 use crate::hbone::handshake::{Handshake, HandshakeError};
 use crate::model::VerifiedPeer;
-use crate::report::{Failure, Reason};
+use crate::report::{Direction, Failure, Reason, Report};
 
 /// Bytes read at once. A flight with a chain of certificates takes two or three of these.
 const READ: usize = 4 * 1024;
@@ -32,6 +32,7 @@ pub(super) enum HelloError {
 pub(super) async fn accept<T>(
     io: T,
     ServerTls { config, peers }: ServerTls,
+    report: &Report,
 ) -> Result<(Secured, VerifiedPeer), Failure>
 where
     T: AsyncRead + AsyncWrite + Unpin + 'static,
@@ -45,6 +46,9 @@ where
         return Err(Failure::new(Reason::NoAlpn, "the peer did not negotiate h2"));
     }
     let peer = peer.map_err(|error| Failure::new(Reason::PeerIdentity, error))?;
+    if secured.keys.is_tls12() {
+        report.tls12_tunnel(Direction::Inbound, Some(&peer));
+    }
     Ok((secured, peer))
 }
 
@@ -54,6 +58,7 @@ pub(super) async fn connect<T>(
     io: T,
     ClientTls { config, peers }: ClientTls,
     limit: Duration,
+    report: &Report,
 ) -> Result<(Secured, Option<VerifiedPeer>), Failure>
 where
     T: AsyncRead + AsyncWrite + Unpin + 'static,
@@ -68,7 +73,11 @@ where
     if !h2 {
         return Err(Failure::new(Reason::TunnelTls, "the far side did not negotiate h2"));
     }
-    Ok((secured, peer.ok()))
+    let peer = peer.ok();
+    if secured.keys.is_tls12() {
+        report.tls12_tunnel(Direction::Outbound, peer.as_ref());
+    }
+    Ok((secured, peer))
 }
 
 /// What a finished handshake has led to.

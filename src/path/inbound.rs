@@ -3,7 +3,6 @@
 mod describe;
 
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +16,7 @@ use super::accept::Accepted;
 use super::budget::Place;
 use super::connections::Connection;
 use super::outbound::until_cut;
-use super::pipe::{self, Around};
+use super::pipe::{self, Around, Carried};
 use super::pod::Pod;
 use super::room::Room;
 use super::same_node::{Ends, Offered};
@@ -96,11 +95,8 @@ async fn greet(
     };
     let hello = async {
         let ends = room.shared.meetings.as_ref().and_then(|_| Ends::accepted(&socket));
-        let (mut secured, peer) = hello::accept(socket, tls).await?;
+        let (mut secured, peer) = hello::accept(socket, tls, &room.shared.report).await?;
         secured.id = ends.and_then(|ends| ends.under(&secured.keys));
-        if secured.keys.is_tls12() {
-            room.shared.report.tls12_tunnel(Direction::Inbound, Some(&peer));
-        }
         let server = Server::start(secured, &room.tunnels);
         Ok((server.map_err(|error| Failure::new(Reason::TlsHandshake, error))?, peer))
     };
@@ -183,11 +179,7 @@ enum Leg {
 
 impl Leg {
     /// Boxed, as on the side that asks.
-    fn carry<'a>(
-        self,
-        stream: Stream,
-        around: &'a Around<'_>,
-    ) -> Pin<Box<dyn Future<Output = Result<(), Failure>> + 'a>> {
+    fn carry<'a>(self, stream: Stream, around: &'a Around<'_>) -> Carried<'a> {
         match self {
             Self::Application(application) => Box::pin(pipe::tunnel(application, stream, around)),
             Self::SameNode(offered) => Box::pin(pipe::offered(stream, offered, around)),

@@ -1,6 +1,5 @@
 //! Journey 1: a connection that a pod opened, on its way to the wire (spec hbone 8).
 
-use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -8,7 +7,7 @@ use tokio::net::TcpStream;
 
 use super::accept::Accepted;
 use super::connections::Connection;
-use super::pipe::{self, Around};
+use super::pipe::{self, Around, Carried};
 use super::pod::Pod;
 use super::room::Room;
 use super::same_node::{Ends, Taken};
@@ -46,11 +45,7 @@ impl Leg {
     }
 
     /// Boxed: a connection is to be as large as what it does, not as the largest thing it could.
-    fn carry<'a>(
-        self,
-        socket: TcpStream,
-        around: &'a Around<'_>,
-    ) -> Pin<Box<dyn Future<Output = Result<(), Failure>> + 'a>> {
+    fn carry<'a>(self, socket: TcpStream, around: &'a Around<'_>) -> Carried<'a> {
         match self {
             Self::Plain(far) => Box::pin(pipe::plain(socket, far, around)),
             Self::Tunnel(stream) => Box::pin(pipe::tunnel(socket, stream, around)),
@@ -179,11 +174,9 @@ pub(super) async fn through(
             let tls = pod.client_tls(shared, &key.source, &key.expected).await?;
             let socket = dial::for_tunnel(&room, &pod, key.hop).await?;
             let ends = shared.meetings.as_ref().and_then(|_| Ends::dialled(&socket));
-            let (mut secured, peer) = hello::connect(socket, tls, shared.dial_limit()).await?;
+            let (limit, report) = (shared.dial_limit(), &shared.report);
+            let (mut secured, _) = hello::connect(socket, tls, limit, report).await?;
             secured.id = ends.and_then(|ends| ends.under(&secured.keys));
-            if secured.keys.is_tls12() {
-                shared.report.tls12_tunnel(Direction::Outbound, peer.as_ref());
-            }
             Ok(secured)
         }
     };

@@ -40,6 +40,9 @@ pub(super) struct Around<'a> {
     pub(super) direction: Direction,
 }
 
+/// One of the pipes of this room, at work.
+pub(super) type Carried<'a> = Pin<Box<dyn Future<Output = Result<(), Failure>> + 'a>>;
+
 /// How both directions together came to an end.
 enum End {
     /// Both finished.
