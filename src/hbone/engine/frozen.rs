@@ -11,7 +11,7 @@ use crate::hbone::limits::{Debts, Limits};
 use crate::hbone::record::{DIRECTION_MAX, Layer, Opener, Sealer};
 
 /// What the bytes begin with; the last of it is the version of the format.
-const FORMAT: &[u8] = b"adit tunnel 1";
+const FORMAT: &[u8] = b"adit tunnel 2";
 /// What the record layer needs beside its two directions, at most.
 const RECORD_REST: usize = 64;
 

@@ -183,7 +183,7 @@ fn what_is_not_a_state_is_not_resumed() {
         assert!(resume(&state[..len]).is_err(), "{len} of {} bytes", state.len());
     }
     assert_eq!(resume(&[&state[..], b"x"].concat()), Err(ResumeError::Malformed));
-    assert_eq!(resume(b"adit tunnel 2"), Err(ResumeError::Format));
+    assert_eq!(resume(b"adit tunnel 1"), Err(ResumeError::Format));
     // Another state or none, but no panic.
     for at in 0..state.len() {
         for bit in 0..8 {

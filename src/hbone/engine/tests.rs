@@ -97,6 +97,40 @@ fn a_stream_that_drains_is_granted_more_and_falls_back_when_idle() {
     assert!(world.ends[1].ledger.owed.get() < brisk);
 }
 
+/// A far peer sends all it may in one burst, of which the application takes the most at once. Its
+/// window grows if the rest is gone before the next burst, and else stays as it is.
+#[test]
+fn a_window_grows_by_bursts_of_which_nothing_is_left_in_the_end() {
+    for (kept, grows) in [(0, true), (1, false)] {
+        let mut world = World::new(LIMITS);
+        let stream = world.connect();
+        let much = vec![1; LIMITS.stream_window_max as usize];
+        let mut windows = Vec::new();
+        for _ in 0..10 {
+            let mut window = 0;
+            loop {
+                world.ends[0].engine.http_mut().next_turn();
+                let (count, wire) = world.ends[0].send(stream, &much);
+                world.ends[1].read(&wire, world.now, |_, _| 0);
+                window += count;
+                if count == 0 {
+                    break;
+                }
+            }
+            windows.push(window);
+            for fifths in [3, 5] {
+                let waits = world.ends[1].engine.http().parked(stream).len() - kept;
+                world.ends[1].take(stream, waits / 5 * fifths + waits % 5, world.now);
+            }
+            world.settle();
+        }
+        let max = LIMITS.stream_window_max as usize;
+        let last = windows.last().copied();
+        assert_eq!(last.is_some_and(|last| last > max - max / 8), grows, "{windows:?}");
+        assert_eq!(last.is_some_and(|last| last <= 64 * 1024), !grows, "{windows:?}");
+    }
+}
+
 #[test]
 fn an_account_without_room_keeps_streams_small_and_none_stuck() {
     let mut world = World::new(LIMITS);

@@ -11,6 +11,10 @@ const BRISK_MS: u64 = 1_000;
 /// Windows that an application takes before its stream's grows, where room is scarce. Who stops
 /// reading at once has less in the kernel's buffer.
 const PROVEN_WINDOWS: u32 = 4;
+/// A window is given back in so many steps, of at least [`STEP_MIN`]: a far peer waits for what
+/// is left of one, and peers count WINDOW_UPDATEs (spec hbone 12).
+const STEPS: u32 = 8;
+const STEP_MIN: u32 = FIRST_WINDOW / 2;
 /// How much of the connection's window is used before it is given back.
 const CONNECTION_STEP: u32 = 1 << 30;
 
@@ -83,22 +87,29 @@ impl Connection {
 }
 
 impl Stream {
-    /// Grants itself more if half of its window has been taken by the application, in steps no
-    /// smaller than that: peers count WINDOW_UPDATEs (spec hbone 12). True if it did.
+    /// Grants itself more if the application has taken a step of its window. True if it did.
     ///
     /// It aims at no more than half of what the account has room for, so that those whose
     /// application stops leave something to all others, and at no less than the first window: what
     /// others keep stops nobody. Where room is scarce it has to prove first that it drains.
+    ///
+    /// It grows if the application has had everything at some time since the last grant, and half a
+    /// window since it last grew. Whether something waits just now says nothing: a far peer sends
+    /// its whole window in one burst, and that is more than the application's socket takes at once.
     fn grant(&mut self, max: u32, debts: &Debts, now_ms: u64) -> bool {
+        self.mark.kept_up |= !self.has_parked();
         let owed = self.granted + self.held;
-        if !self.receives() || self.target.saturating_sub(owed) < self.target / 2 {
+        if !self.receives() || self.target.saturating_sub(owed) < step(self.target) {
             return false;
         }
         let brisk = now_ms.saturating_sub(self.granted_ms) <= BRISK_MS;
         let room = debts.room();
-        let trusted = room >= u64::from(max) * 2 || self.proven / PROVEN_WINDOWS >= self.target;
+        let trusted = match room >= u64::from(max) * 2 {
+            true => self.proven >= self.target / 2,
+            false => self.proven / PROVEN_WINDOWS >= self.target,
+        };
         let wanted = match brisk {
-            true if trusted && !self.has_parked() => self.target.saturating_mul(2).min(max),
+            true if trusted && self.mark.kept_up => self.target.saturating_mul(2).min(max),
             true => self.target,
             false => (self.target / 2).max(FIRST_WINDOW),
         };
@@ -108,14 +119,20 @@ impl Stream {
         let share = u32::try_from(room / 2).unwrap_or(u32::MAX);
         self.target = wanted.min(share.max(FIRST_WINDOW));
         let more = self.target.saturating_sub(owed);
-        if more < self.target / 2 {
+        if more < step(self.target) {
             // It fell back, and has enough for that.
             return false;
         }
         debts.charge(more);
+        self.mark.kept_up = false;
         self.granted_ms = now_ms;
         self.granted += more;
         self.update += more;
         true
     }
+}
+
+/// What is given back of a window at a time.
+fn step(window: u32) -> u32 {
+    (window / STEPS).max(STEP_MIN)
 }

@@ -34,7 +34,7 @@ frozen!(Stream {
 #[rustfmt::skip]
 frozen!(Marks {
     answered, local_end, end_due, remote_end, released, counted_out, listed, queued,
-    window_blocked, turn, lost_due,
+    window_blocked, turn, lost_due, kept_up,
 });
 #[rustfmt::skip]
 frozen!(Reading {

@@ -64,6 +64,8 @@ pub(super) struct Marks {
     pub(super) turn: bool,
     /// The peer provably did not process it, and the driver is still to be told.
     pub(super) lost_due: bool,
+    /// Nothing waited for the application at some time since credit was last given.
+    pub(super) kept_up: bool,
 }
 
 impl Stream {
