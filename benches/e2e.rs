@@ -5,6 +5,7 @@
 //! cargo bench -- --quick               at most 3 minutes
 //! cargo bench -- one_flow keep_alive   scenarios whose names contain one of these words
 //! cargo bench -- --json                for machines
+//! cargo bench -- --scaling             what more workers bring, as root; at most 2 minutes
 //! ```
 //!
 //! Four kinds of proxies stand between the same applications, each with pods of its own:
@@ -18,6 +19,7 @@ mod null;
 mod proxies;
 mod relay;
 mod report;
+mod scaling;
 mod scenario;
 mod stock;
 mod world;
@@ -53,6 +55,9 @@ struct Arguments {
     /// Only these proxies.
     #[arg(long, value_delimiter = ',', value_enum)]
     proxies: Vec<Variant>,
+    /// Only what more workers bring, each held back to a part of a core: needs root.
+    #[arg(long, conflicts_with_all = ["scenarios", "json", "at_least"])]
+    scaling: bool,
     /// How adit carries what stays on a node: its `SAME_NODE`.
     #[arg(long, value_name = "PATH", value_parser = ["tunnel", "direct"], default_value = "direct")]
     same_node: String,
@@ -97,7 +102,10 @@ fn measure(arguments: &Arguments) -> Result<bool, Box<dyn Error>> {
         .into_iter()
         .filter(|variant| arguments.proxies.is_empty() || arguments.proxies.contains(variant))
         .collect();
-    let world = World::build(&variants, &arguments.same_node)?;
+    if arguments.scaling {
+        return scaling::measure(&settings, &variants).map(|()| true);
+    }
+    let world = World::build(&variants, &arguments.same_node, None)?;
     let deadline = load::now() + settings.total;
     let mut report = Report::new(arguments.json, &variants);
     for scenario in scenarios {

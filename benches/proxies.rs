@@ -18,6 +18,9 @@ use crate::relay::{Plan, PlannedPod, READY};
 use crate::stock::Material;
 use crate::world::{FAR, NEAR, Variant};
 
+/// As many as the proxies of today have on a machine of two cores.
+const RELAY_WORKERS: usize = 2;
+
 /// Processes, killed when dropped.
 #[derive(Debug, Default)]
 pub(crate) struct Proxies {
@@ -40,23 +43,28 @@ pub(crate) struct Cpu {
     pub(crate) system: f64,
 }
 
-/// Starts the proxies of two nodes with these pods. `same_node` is adit's `SAME_NODE`.
+/// Starts the proxies of two nodes with these pods. `same_node` is adit's `SAME_NODE`; without a
+/// number of workers each has its default.
 pub(crate) fn start(
     variant: Variant,
     lab: &Lab,
     (near, far): (&[Pod], &[Pod]),
-    same_node: &str,
+    (same_node, workers): (&str, Option<usize>),
 ) -> io::Result<Proxies> {
     let mut proxies = Proxies::default();
     match variant {
-        Variant::Adit => proxies.start_adit(lab, [(NEAR, near), (FAR, far)], same_node)?,
+        Variant::Adit => {
+            proxies.start_adit(lab, [(NEAR, near), (FAR, far)], (same_node, workers))?;
+        }
         Variant::Stock | Variant::Null => {
             let kind = variant.name();
             let tls = Material::generate().map_err(io::Error::other)?;
             let mesh: Vec<_> = near.iter().chain(far).map(|pod| pod.ipv4.into()).collect();
             for pods in [near, far] {
                 let pods = pods.iter().map(planned).collect();
-                let plan = Plan { pods, mesh: mesh.clone(), tls: tls.clone() };
+                let (mesh, tls) = (mesh.clone(), tls.clone());
+                let workers = workers.unwrap_or(RELAY_WORKERS);
+                let plan = Plan { pods, mesh, tls, workers };
                 let relay = relay(kind, &plan)?;
                 proxies.ids.push(relay.id());
                 proxies.relays.push(relay);
@@ -117,7 +125,7 @@ impl Proxies {
         &mut self,
         lab: &Lab,
         nodes: [(&str, &[Pod]); 2],
-        same_node: &str,
+        (same_node, workers): (&str, Option<usize>),
     ) -> io::Result<()> {
         let folder = Folder::create()?;
         let config = folder.0.join("mesh.json");
@@ -131,6 +139,10 @@ impl Proxies {
             let program = Path::new(env!("CARGO_BIN_EXE_adit"));
             let place = (name, &node.netns);
             let plan = ProxyPlan::from_files(program, place, agent.path(), &config, &folder.0);
+            let plan = match workers {
+                Some(count) => plan.with("ZTUNNEL_WORKER_THREADS", &count.to_string()),
+                None => plan,
+            };
             let mut proxy = Proxy::start(plan.with("SAME_NODE", same_node))?;
             proxy.wait_ready(PATIENCE)?;
             self.ids.push(proxy.id());
@@ -143,6 +155,24 @@ impl Proxies {
 
     pub(crate) fn count(&self) -> usize {
         self.ids.len()
+    }
+
+    /// The threads that carry bytes: `workers` of each, whose names begin with this.
+    pub(crate) fn worker_threads(&self, begin: &str, workers: usize) -> io::Result<Vec<u32>> {
+        let mut threads = Vec::new();
+        for id in &self.ids {
+            for task in fs::read_dir(format!("/proc/{id}/task"))? {
+                let task = task?;
+                let name = fs::read_to_string(task.path().join("comm"))?;
+                if name.starts_with(begin) {
+                    threads.extend(task.file_name().to_str().and_then(|id| id.parse::<u32>().ok()));
+                }
+            }
+        }
+        if threads.len() == workers * self.count() {
+            return Ok(threads);
+        }
+        Err(io::Error::other(format!("{} proxies have {} workers", self.count(), threads.len())))
     }
 
     /// What all of them have used since their start.

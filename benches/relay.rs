@@ -38,6 +38,8 @@ pub(crate) struct Plan {
     /// Addresses of all pods that take tunnels.
     pub(crate) mesh: Vec<IpAddr>,
     pub(crate) tls: stock::Material,
+    /// Threads that carry bytes; the null relay has one.
+    pub(crate) workers: usize,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -80,12 +82,11 @@ pub(crate) fn main(kind: Kind) -> Result<(), Box<dyn std::error::Error>> {
         let netns = Netns::from_fd(std::fs::File::open(&pod.netns)?.into())?;
         pods.push(Arc::new(RelayPod { address: pod.address, netns, home: home.clone() }));
     }
-    // Two workers, as the proxies of today have on a machine of this size.
     let mut builder = match kind {
         Kind::Stock => tokio::runtime::Builder::new_multi_thread(),
         Kind::Null => tokio::runtime::Builder::new_current_thread(),
     };
-    builder.worker_threads(2).enable_all().build()?.block_on(async {
+    builder.worker_threads(plan.workers).enable_all().build()?.block_on(async {
         match kind {
             Kind::Stock => stock::serve(pods, &plan).await,
             Kind::Null => null::serve(pods).await,

@@ -22,8 +22,8 @@ const NEW_CONNECTIONS_MAX: u64 = 10_000;
 
 /// How long and how often.
 pub(crate) struct Settings {
-    rounds: u32,
-    duration: Duration,
+    pub(crate) rounds: u32,
+    pub(crate) duration: Duration,
     /// After which nothing is begun.
     pub(crate) total: Duration,
 }

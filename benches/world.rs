@@ -91,8 +91,13 @@ impl Side {
 }
 
 impl World {
-    /// Builds it, and starts proxies and applications. `same_node` is adit's `SAME_NODE`.
-    pub(crate) fn build(variants: &[Variant], same_node: &str) -> io::Result<Self> {
+    /// Builds it, and starts proxies and applications. `same_node` is adit's `SAME_NODE`; without a
+    /// number of workers each proxy has its default.
+    pub(crate) fn build(
+        variants: &[Variant],
+        same_node: &str,
+        workers: Option<usize>,
+    ) -> io::Result<Self> {
         let mut lab = Lab::create(LAB_NUMBER, Some(false))?;
         lab.add_node(NEAR)?;
         lab.add_node(FAR)?;
@@ -122,7 +127,7 @@ impl World {
         let start = |(variant, client, server, neighbour): (Variant, Pod, Pod, Pod)| {
             let near = [client.clone(), neighbour.clone()];
             let far = std::slice::from_ref(&server);
-            let proxies = proxies::start(variant, &lab, (&near, far), same_node)?;
+            let proxies = proxies::start(variant, &lab, (&near, far), (same_node, workers))?;
             let direct = same_node == "direct";
             Ok(Side { variant, client, server, neighbour, proxies, direct })
         };

@@ -23,6 +23,7 @@ mod rootless;
 mod rotation;
 mod same_node;
 mod settings;
+mod spread;
 mod sys_opener;
 mod tidy;
 mod world;
@@ -61,6 +62,7 @@ const MODULES: &[(&str, Needs, Tests)] = &[
     ("churn", Needs::Namespaces, churn::TESTS),
     ("lifecycle", Needs::Namespaces, lifecycle::TESTS),
     ("settings", Needs::Namespaces, settings::TESTS),
+    ("spread", Needs::Namespaces, spread::TESTS),
     ("ledger", Needs::Namespaces, ledger::TESTS),
     ("revocation", Needs::Namespaces, revocation::TESTS),
     ("rotation", Needs::Namespaces, rotation::TESTS),

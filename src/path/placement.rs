@@ -14,6 +14,9 @@ use super::tunnel::TunnelKey;
 /// How many connections more than the least busy worker one may have and still be preferred because
 /// it has the tunnel.
 const BUSY_LEAD: usize = 32;
+/// The same for connections of which nobody can know yet how much they will carry: those of the
+/// window that is still being measured. Few long flows that begin together are spread by it.
+const FRESH_LEAD: usize = 1;
 /// A worker that works more than so much of its time, per mille, is no longer preferred.
 const BUSY: u32 = 400;
 /// Workers whose work together is below so much, per mille, are more than a tunnel needs.
@@ -38,6 +41,8 @@ pub(super) struct Loaded(Arc<AtomicUsize>);
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Work {
     connections: usize,
+    /// How many more those are than when the work of the others was measured.
+    fresh: usize,
     /// Of its time, per mille.
     busy: u32,
 }
@@ -56,6 +61,8 @@ struct Meter {
     since: Option<Instant>,
     totals: Vec<Duration>,
     busy: Vec<u32>,
+    /// Connections at the end of the last window.
+    connections: Vec<usize>,
 }
 
 impl Load {
@@ -72,6 +79,10 @@ impl Load {
         Loaded(Arc::clone(&self.connections))
     }
 
+    fn connections(&self) -> usize {
+        self.connections.load(Ordering::Relaxed)
+    }
+
     /// How long it has worked since its start.
     fn worked(&self) -> Duration {
         self.runtime.get().map(|runtime| runtime.worker_total_busy_duration(0)).unwrap_or_default()
@@ -85,13 +96,29 @@ impl Drop for Loaded {
 }
 
 impl Meter {
-    /// How busy each worker was, per mille, in the last whole window.
-    fn read(&mut self, now: Instant, totals: impl Iterator<Item = Duration>) -> &[u32] {
+    /// What each worker has to do: how busy it was in the last whole window, and what has come to
+    /// it since.
+    fn read<'a>(
+        &mut self,
+        workers: impl Iterator<Item = &'a Load> + Clone,
+        now: Instant,
+    ) -> Vec<Work> {
         let window = self.since.map(|since| now.saturating_duration_since(since));
-        if window.is_some_and(|window| window < WINDOW) {
-            return &self.busy;
+        if window.is_none_or(|window| window >= WINDOW) {
+            self.measure(workers.clone().map(Load::worked).collect(), now);
+            self.connections = workers.clone().map(Load::connections).collect();
         }
-        let totals: Vec<Duration> = totals.collect();
+        let works = workers.zip(&self.busy).zip(&self.connections);
+        let work = |((load, &busy), &before): ((&Load, &u32), &usize)| {
+            let connections = load.connections();
+            Work { connections, fresh: connections.saturating_sub(before), busy }
+        };
+        works.map(work).collect()
+    }
+
+    /// Ends a window in which the workers came to have worked for `totals` since their start.
+    fn measure(&mut self, totals: Vec<Duration>, now: Instant) {
+        let window = self.since.map(|since| now.saturating_duration_since(since));
         let share = |(i, total): (usize, &Duration)| {
             let (Some(window), Some(before)) = (window, self.totals.get(i)) else { return 0 };
             let worked = total.saturating_sub(*before).as_micros() * 1_000;
@@ -100,7 +127,6 @@ impl Meter {
         };
         self.busy = totals.iter().enumerate().map(share).collect();
         (self.since, self.totals) = (Some(now), totals);
-        &self.busy
     }
 }
 
@@ -113,13 +139,7 @@ impl Placement {
         me: usize,
         now: Instant,
     ) -> usize {
-        let mut meter = self.meter.borrow_mut();
-        let busy = meter.read(now, workers.clone().map(Load::worked));
-        let work = |(load, &busy): (&Load, &u32)| Work {
-            connections: load.connections.load(Ordering::Relaxed),
-            busy,
-        };
-        let work: Vec<Work> = workers.zip(busy).map(work).collect();
+        let work = self.meter.borrow_mut().read(workers, now);
         self.decide(key, &work, me)
     }
 
@@ -132,7 +152,8 @@ impl Placement {
             places.clear();
         }
         let homes = places.entry(key).or_default();
-        if homes.len() > 1 && homes.iter().map(|&i| work[i].busy).sum::<u32>() < QUIET {
+        let quiet = homes.iter().map(|&i| work[i].busy).sum::<u32>() < QUIET;
+        if homes.len() > 1 && quiet && homes.iter().all(|&i| work[i].fresh == 0) {
             homes.pop();
         }
         let home = homes.iter().copied().min_by_key(|&i| work[i].rank());
@@ -153,14 +174,16 @@ impl Placement {
 }
 
 impl Work {
-    /// Less is better: not to be busy counts most, because one bulk flow can fill a worker.
-    fn rank(self) -> (bool, usize) {
-        (self.busy >= BUSY, self.connections)
+    /// Less is better: not to be busy counts most, because one bulk flow can fill a worker, and
+    /// each that is new may be one.
+    fn rank(self) -> (bool, usize, usize) {
+        (self.busy >= BUSY, self.fresh, self.connections)
     }
 
     fn has_too_much_beside(self, least: Self) -> bool {
         let busy = self.busy >= BUSY && least.busy < BUSY;
-        busy || self.connections > least.connections + BUSY_LEAD
+        let many = self.connections > least.connections + BUSY_LEAD;
+        busy || many || self.fresh > least.fresh + FRESH_LEAD
     }
 }
 
@@ -168,9 +191,11 @@ impl Work {
 mod tests {
     use super::*;
     use crate::path::tunnel::in_memory;
+    use crate::sys::clock::Clock;
 
     fn work(loads: &[(usize, u32)]) -> Vec<Work> {
-        loads.iter().map(|&(connections, busy)| Work { connections, busy }).collect()
+        let work = |&(connections, busy): &(usize, u32)| Work { connections, fresh: 0, busy };
+        loads.iter().map(work).collect()
     }
 
     fn key(pod: u64) -> Option<TunnelKey> {
@@ -224,15 +249,45 @@ mod tests {
 
     #[test]
     fn work_is_measured_over_whole_windows() {
-        let (mut meter, start) = (Meter::default(), crate::sys::clock::Clock::system().monotonic());
+        let (mut meter, start) = (Meter::default(), Clock::system().monotonic());
         let ms = Duration::from_millis;
-        let mut read =
-            |at, totals: [u64; 2]| meter.read(start + ms(at), totals.map(ms).into_iter()).to_vec();
-        assert_eq!(read(0, [7, 9]), [0, 0], "no window yet");
-        assert_eq!(read(99, [50, 9]), [0, 0], "not a whole one");
-        assert_eq!(read(100, [57, 9]), [500, 0]);
-        assert_eq!(read(150, [99, 59]), [500, 0]);
-        assert_eq!(read(300, [107, 309]), [250, 1_000], "never more than all of it");
-        assert_eq!(read(300_000, [207, 309]), [0, 0]);
+        let mut measure = |at, totals: [u64; 2]| {
+            meter.measure(totals.map(ms).to_vec(), start + ms(at));
+            meter.busy.clone()
+        };
+        assert_eq!(measure(0, [7, 9]), [0, 0], "no window yet");
+        assert_eq!(measure(100, [57, 9]), [500, 0]);
+        assert_eq!(measure(300, [107, 309]), [250, 1_000], "never more than all of it");
+        assert_eq!(measure(300_000, [207, 309]), [0, 0]);
+    }
+
+    /// Long flows that begin within a window are told apart by nothing but their number.
+    #[test]
+    fn flows_that_begin_together_are_spread() {
+        let (placement, start) = (Placement::default(), Clock::system().monotonic());
+        let loads: [Load; 4] = Default::default();
+        let mut guards = Vec::new();
+        let mut flow = |key, ms| {
+            let now = start + Duration::from_millis(ms);
+            let chosen = placement.choose(key, loads.iter(), 2, now);
+            guards.push(loads[chosen].add());
+            chosen
+        };
+        let flows: Vec<usize> = (0..16).map(|_| flow(key(7), 0)).collect();
+        assert_eq!(flows[..2], [2, 2], "two are served by one tunnel");
+        let on = |worker| flows.iter().filter(|&&flow| flow == worker).count();
+        assert!((0..4).all(|worker| (3..=5).contains(&on(worker))), "{flows:?}");
+        // The next window: those that were quiet do not count as new any more. Their tunnels are
+        // given up one after the other.
+        let later: Vec<usize> = (1..=4).map(|window| flow(key(7), window * 100)).collect();
+        assert_eq!(later[3], 2, "{later:?}");
+        // One that has ended leaves its place to the next.
+        drop(guards);
+        for _ in 0..100 {
+            let now = start + Duration::from_secs(1);
+            let chosen = placement.choose(key(9), loads.iter(), 1, now);
+            assert_eq!(chosen, 1);
+            drop(loads[chosen].add());
+        }
     }
 }

@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 use tokio::time::{interval, sleep_until};
 
 use super::accept::{self, Accepted, Entrance};
-use super::placement::{Load, Placement};
+use super::placement::{Load, Loaded, Placement};
 use super::pod::Pod;
 use super::room::{Room, Shared};
 use super::tunnel::TunnelKey;
@@ -34,8 +34,8 @@ const GOODBYE: Duration = Duration::from_millis(500);
 pub(super) enum Message {
     /// Serve a pod's listeners.
     Serve { pod: Arc<Pod>, listeners: Listeners },
-    /// Keep a connection that another worker accepted.
-    Keep(Box<Accepted<StdTcpStream>>),
+    /// Keep a connection that another worker accepted. It counts here from when that was decided.
+    Keep(Box<Accepted<StdTcpStream>>, Loaded),
     /// End everything of a pod.
     Stop { pod: u64, done: oneshot::Sender<()> },
     /// Take nothing new and hand nothing over; answer when that is so.
@@ -124,7 +124,7 @@ async fn run(
                 let id = pod.id;
                 pods.insert(id, serve(pod, listeners, (&room, &crew), &closing));
             }
-            Some(Message::Keep(accepted)) => crew.receive(*accepted, &room),
+            Some(Message::Keep(accepted, load)) => crew.receive(*accepted, load, &room),
             Some(Message::Stop { pod, done }) => {
                 pods.remove(&pod);
                 crew.placement.forget(pod);
@@ -224,38 +224,39 @@ impl Crew {
 
     /// Gives a connection to the worker that has its tunnel, else to the least busy one.
     pub(super) fn place(&self, accepted: Accepted, key: Option<TunnelKey>, room: &Rc<Room>) {
+        let here = || self.workers[self.me].load.add();
         if room.connections.is_draining() {
             // The others may be finishing already.
-            return self.keep(accepted, room);
+            return self.keep(accepted, here(), room);
         }
         let loads = self.workers.iter().map(|worker| &worker.load);
         let chosen = self.placement.choose(key, loads, self.me, accepted.at);
         if chosen == self.me {
-            return self.keep(accepted, room);
+            return self.keep(accepted, here(), room);
         }
+        let worker = &self.workers[chosen];
         // A worker whose inbox is full is busier than it looked: then the connection stays here.
-        match self.workers[chosen].messages.try_reserve() {
+        match worker.messages.try_reserve() {
             Ok(place) => match accepted.detach() {
-                Ok(accepted) => place.send(Message::Keep(Box::new(accepted))),
+                Ok(accepted) => place.send(Message::Keep(Box::new(accepted), worker.load.add())),
                 Err(error) => tracing::warn!(%error, "cannot hand a socket over"),
             },
-            Err(_) => self.keep(accepted, room),
+            Err(_) => self.keep(accepted, here(), room),
         }
     }
 
     /// Takes a connection that another worker accepted.
-    fn receive(&self, accepted: Accepted<StdTcpStream>, room: &Rc<Room>) {
+    fn receive(&self, accepted: Accepted<StdTcpStream>, load: Loaded, room: &Rc<Room>) {
         match accepted.attach() {
             // We may have been told to stop it while this one was on its way.
             Ok(accepted) if accepted.pod.has_left() => accepted.refuse(Reason::PodRemoved, room),
-            Ok(accepted) => self.keep(accepted, room),
+            Ok(accepted) => self.keep(accepted, load, room),
             Err(error) => tracing::warn!(%error, "cannot take a socket over"),
         }
     }
 
     /// Serves a connection here. It is entered at once, so that it counts before its task runs.
-    fn keep(&self, accepted: Accepted, room: &Rc<Room>) {
-        let load = self.workers[self.me].load.add();
+    fn keep(&self, accepted: Accepted, load: Loaded, room: &Rc<Room>) {
         let connection = room.connections.enter(accepted.pod.id);
         let (accepted, here) = (Box::new(accepted), Rc::clone(room));
         match accepted.entrance {

@@ -16,6 +16,7 @@ use tokio::task::{JoinSet, LocalSet};
 use super::super::accept::{Accepted, Entrance};
 use super::super::budget::{Budget, Turns};
 use super::super::host::PodSpec;
+use super::super::placement::Load;
 use super::super::pod::Pod;
 use super::super::room::{Room, Shared};
 use super::super::tunnel::{Ledger, in_memory};
@@ -214,7 +215,7 @@ impl World {
         let (application, proxied) = self.connection().await;
         let entry = (Entrance::Plaintext, self.cart(PORT));
         let accepted = accepted(proxied, entry, (&self.far.room, &self.far.pod));
-        (application, Message::Keep(Box::new(accepted.detach().unwrap())))
+        (application, Message::Keep(Box::new(accepted.detach().unwrap()), Load::default().add()))
     }
 
     /// A worker of the far proxy on a thread of its own.
