@@ -168,7 +168,7 @@ impl Core {
                         gathered = Gathered::default();
                     }
                 }
-                Ok(Some(event)) => self.note(event),
+                Ok(Some(event)) => self.note(event, now),
                 Ok(None) | Err(_) => return,
             }
         }
@@ -208,7 +208,7 @@ impl Core {
     }
 
     /// Everything but bytes.
-    fn note(&mut self, event: Event<'_>) {
+    fn note(&mut self, event: Event<'_>, now: Instant) {
         match event {
             Event::Request { stream, fields, too_large, .. } => {
                 self.seats.add(stream);
@@ -230,6 +230,9 @@ impl Core {
                     seat.reset = Some((code, by));
                     seat.outbox = Vec::new();
                     seat.wake();
+                    if seat.orphan {
+                        self.forget(stream, now);
+                    }
                 }
             }
             Event::GoAway { code } => tracing::debug!(%code, "the peer takes no more streams"),

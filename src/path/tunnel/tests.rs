@@ -9,6 +9,7 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use http::{HeaderMap, Request, Response};
 use tokio::io::{AsyncWriteExt, DuplexStream, duplex};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinSet, LocalSet};
 
 use super::direct::{Drawn, Tap};
@@ -30,6 +31,9 @@ const WIRE: usize = 1024 * 1024;
 /// Their frames are so small that a batch holds more of them than are written together.
 const PIECE: usize = 3_000;
 const CHATTY: usize = 200;
+
+/// Streams of ours that an `h2` server has answered.
+type Answered = tokio::sync::mpsc::UnboundedReceiver<(h2::SendStream<Bytes>, h2::RecvStream)>;
 
 fn run(test: impl Future<Output = ()>) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -116,14 +120,17 @@ async fn near(tasks: &mut JoinSet<()>) -> (Near, tokio_rustls::server::TlsStream
 }
 
 /// We ask; each answered stream of theirs comes through the channel.
-async fn asking(
-    tasks: &mut JoinSet<()>,
-) -> (Near, tokio::sync::mpsc::UnboundedReceiver<(h2::SendStream<Bytes>, h2::RecvStream)>) {
+async fn asking(tasks: &mut JoinSet<()>) -> (Near, Answered) {
+    asking_with(tasks, 1 << 20).await
+}
+
+/// As [`asking`], with the window that each of our streams begins with.
+async fn asking_with(tasks: &mut JoinSet<()>, window: u32) -> (Near, Answered) {
     let (near, b) = near(tasks).await;
     let (answered, streams) = tokio::sync::mpsc::unbounded_channel();
     tasks.spawn_local(async move {
         let mut builder = h2::server::Builder::new();
-        builder.initial_window_size(1 << 20).initial_connection_window_size(1 << 24);
+        builder.initial_window_size(window).initial_connection_window_size(1 << 24);
         let mut peer = builder.max_frame_size(1 << 20).handshake(b).await.unwrap();
         while let Some(Ok((request, mut respond))) = peer.accept().await {
             let sender = respond.send_response(Response::new(()), false).unwrap();
@@ -146,6 +153,16 @@ async fn asked(tasks: &mut JoinSet<()>) -> (h2::client::SendRequest<Bytes>, Serv
         let _ = connection.await;
     });
     (requests, in_memory::server(b))
+}
+
+/// An application, and our end of its connection.
+async fn application() -> (TcpStream, Rc<Tap>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (application, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
+    let live = in_memory::live(Direction::Outbound);
+    let tap = Tap::new(accepted.unwrap().0, live.meter(), Direction::Outbound);
+    (application.unwrap(), tap)
 }
 
 fn connect() -> Request<()> {
@@ -241,13 +258,7 @@ fn bulk_is_read_in_batches_of_records() {
         let mut ours = near.connect().await;
         let (_theirs, body) = streams.recv().await.unwrap();
         tasks.spawn_local(async move { drop(h2_receive(body).await) });
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let (application, accepted) =
-            tokio::join!(tokio::net::TcpStream::connect(address), listener.accept());
-        let mut application = application.unwrap();
-        let live = in_memory::live(Direction::Outbound);
-        let tap = Tap::new(accepted.unwrap().0, live.meter(), Direction::Outbound);
+        let (mut application, tap) = application().await;
         tasks.spawn_local(async move { application.write_all(&pattern(MUCH)).await.unwrap() });
         let (appetite, mut most, mut all) = (Appetite::default(), 0, 0);
         while all < MUCH {
@@ -289,6 +300,80 @@ fn a_peer_that_says_nothing_any_more_is_given_up() {
         assert!(matches!(error, StreamError::Lost(_)), "{error}");
         assert_eq!((clock.monotonic() - begin).as_secs(), 30);
     });
+}
+
+/// Small writes of an application whose peer never answers: what it says while they are held back
+/// leaves together, and a reset is not waited for.
+#[test]
+fn small_writes_that_nobody_answers_gather() {
+    run(async {
+        let mut tasks = JoinSet::new();
+        let (near, mut streams) = asking(&mut tasks).await;
+        let mut ours = near.connect().await;
+        let (mut theirs, body) = streams.recv().await.unwrap();
+        tasks.spawn_local(async move { drop(h2_receive(body).await) });
+        let (mut application, tap) = application().await;
+        application.set_nodelay(true).unwrap();
+        let appetite = Appetite::default();
+        quiet().await;
+        tokio::time::pause();
+        let clock = Clock::system();
+        for frame in 0..40 {
+            let begin = clock.monotonic();
+            application.write_all(b"a").await.unwrap();
+            tap.socket().readable().await.unwrap();
+            let mut drawing = pin!(ours.sender.draw(&tap, &appetite));
+            let at_once = (&mut drawing).now_or_never();
+            let held = at_once.is_none();
+            assert_eq!(held, frame >= 32, "frame {frame}");
+            if held {
+                application.write_all(b"bc").await.unwrap();
+            }
+            let drawn = match at_once {
+                Some(drawn) => drawn,
+                None => drawing.await,
+            };
+            assert!(matches!(drawn, Drawn::Bytes(count) if count == if held { 3 } else { 1 }));
+            let took = (clock.monotonic() - begin).as_millis();
+            assert!(if held { (5..=6).contains(&took) } else { took == 0 }, "{took} ms");
+        }
+        application.write_all(b"a").await.unwrap();
+        let begin = clock.monotonic();
+        let mut drawing = pin!(ours.sender.draw(&tap, &appetite));
+        assert!((&mut drawing).now_or_never().is_none());
+        theirs.send_reset(h2::Reason::CANCEL);
+        assert!(matches!(drawing.await, Drawn::Far(StreamError::Reset { clean: true, .. })));
+        assert!((clock.monotonic() - begin).as_millis() < 5);
+    });
+}
+
+/// A stream whose handles are gone, with words and their end that wait for the peer's window.
+#[test]
+fn last_words_leave_when_there_is_room_and_nothing_stays_of_their_stream() {
+    for reset in [false, true] {
+        run(async move {
+            let mut tasks = JoinSet::new();
+            let (near, mut streams) = asking_with(&mut tasks, 4).await;
+            let mut ours = near.connect().await;
+            let (mut theirs, body) = streams.recv().await.unwrap();
+            theirs.send_data(Bytes::new(), true).unwrap();
+            quiet().await;
+            let (link, id) = (Rc::clone(&ours.sender.link), ours.sender.stream);
+            link.core().say(id, b"last words", &link);
+            ours.sender.finish().unwrap();
+            drop(ours);
+            quiet().await;
+            assert!(link.core().seats.get_mut(id).is_some(), "it still has something to say");
+            if reset {
+                theirs.send_reset(h2::Reason::CANCEL);
+            } else {
+                assert_eq!(h2_receive(body).await, b"last words");
+            }
+            quiet().await;
+            assert!(link.core().seats.get_mut(id).is_none());
+            assert!(!link.core().engine.http().is_done(), "the tunnel goes on");
+        });
+    }
 }
 
 /// Lets everybody do what there is to do.
