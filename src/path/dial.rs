@@ -13,7 +13,7 @@ use super::session::Session;
 use crate::config::OriginalSource;
 use crate::model::Hop;
 use crate::report::{Failure, Reason};
-use crate::sys::socket::{self, SocketPlan};
+use crate::sys::socket::{self, Liveness, SocketPlan};
 
 /// How many source ports are tried for one leg that keeps its source address.
 const SOURCE_PORTS_TRIED_MAX: usize = 8;
@@ -21,21 +21,27 @@ const SOURCE_PORTS_TRIED_MAX: usize = 8;
 const CLIENT_PORTS: RangeInclusive<u16> = 32_768..=60_999;
 /// Below it, ports are left to servers.
 const SOURCE_PORT_MIN: u16 = 10_240;
+const WITHIN_A_POD: Liveness = Liveness { keepalive: None, user_timeout: None };
 
 /// Opens the TCP connection of a tunnel, from the pod's own address.
 pub(super) async fn for_tunnel(room: &Room, pod: &Pod, hop: Hop) -> Result<TcpStream, Failure> {
     let timed_out = Reason::TunnelDialTimeout;
-    open(room, pod, hop.0, None).await.map_err(|error| failed(&error, hop.0, timed_out))
+    let opened = open(room, pod, (hop.0, None), room.shared.liveness()).await;
+    opened.map_err(|error| failed(&error, hop.0, timed_out))
 }
 
 /// Opens a plain connection to where the pod wanted to go, from the pod's own address.
 pub(super) async fn as_it_is(room: &Room, pod: &Pod, hop: Hop) -> Result<TcpStream, Failure> {
     let timed_out = Reason::DialTimeout;
-    open(room, pod, hop.0, None).await.map_err(|error| failed(&error, hop.0, timed_out))
+    let opened = open(room, pod, (hop.0, None), room.shared.liveness()).await;
+    opened.map_err(|error| failed(&error, hop.0, timed_out))
 }
 
 /// Opens the leg to the application. It sees `source` as its peer wherever that is possible, and
 /// where it should be but is not, the connection is refused (promise P3).
+///
+/// Both ends of it are in the pod, and their kernel is one: there is nothing for keepalive to find
+/// out.
 pub(super) async fn to_application(
     _session: &Session,
     room: &Room,
@@ -50,13 +56,14 @@ pub(super) async fn to_application(
             let why = "the pod's sockets are not transparent";
             return Err(Failure::new(Reason::OriginalSource, why));
         }
-        let opened = open(room, pod, target, None).await;
+        let opened = open(room, pod, (target, None), WITHIN_A_POD).await;
         return opened.map_err(|error| failed(&error, target, Reason::DialTimeout));
     }
     let mut last = DialError::Timeout;
     for _ in 0..SOURCE_PORTS_TRIED_MAX {
         let port = source_port(&mut room.rng.borrow_mut());
-        match open(room, pod, target, Some(SocketAddr::new(source, port))).await {
+        let source = SocketAddr::new(source, port);
+        match open(room, pod, (target, Some(source)), WITHIN_A_POD).await {
             Ok(stream) => return Ok(stream),
             Err(error) if error.is_about_the_port() => last = error,
             Err(error) => {
@@ -105,15 +112,15 @@ impl DialError {
 async fn open(
     room: &Room,
     pod: &Pod,
-    target: SocketAddr,
-    source: Option<SocketAddr>,
+    (target, source): (SocketAddr, Option<SocketAddr>),
+    liveness: Liveness,
 ) -> Result<TcpStream, DialError> {
     let shared = &room.shared;
     let plan = SocketPlan { ipv6: target.is_ipv6(), transparent: source.is_some() };
     let dial = async {
         let socket = room.stock.take(&shared.opener, pod, plan).await;
         let socket = socket.map_err(DialError::Socket)?;
-        socket::tune(&socket, &shared.liveness()).map_err(DialError::Socket)?;
+        socket::tune(&socket, &liveness).map_err(DialError::Socket)?;
         if let Some(source) = source {
             socket::bind_original_source_port(&socket, source).map_err(DialError::Source)?;
         }

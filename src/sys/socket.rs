@@ -41,12 +41,11 @@ impl SocketPlan {
     pub fn create(self, mark: Option<u32>) -> io::Result<Socket> {
         let domain = if self.ipv6 { Domain::IPV6 } else { Domain::IPV4 };
         let socket = new_tcp(domain, mark)?;
-        if self.transparent && self.ipv6 {
-            socket.set_ip_transparent_v6(true)?;
-            socket.set_freebind_v6(true)?;
-        } else if self.transparent {
-            socket.set_ip_transparent_v4(true)?;
-            socket.set_freebind_v4(true)?;
+        // With it, a socket may be bound to any address: free binding would add nothing.
+        match (self.transparent, self.ipv6) {
+            (true, true) => socket.set_ip_transparent_v6(true)?,
+            (true, false) => socket.set_ip_transparent_v4(true)?,
+            (false, _) => {}
         }
         Ok(socket)
     }
