@@ -16,7 +16,7 @@ use crate::report::{Failure, Reason};
 use crate::sys::socket::{self, Liveness, SocketPlan};
 
 /// How many source ports are tried for one leg that keeps its source address.
-const SOURCE_PORTS_TRIED_MAX: usize = 8;
+const SOURCE_PORTS_TRIED_MAX: usize = 32;
 /// The ports that Linux gives to clients by default (`ip_local_port_range`).
 const CLIENT_PORTS: RangeInclusive<u16> = 32_768..=60_999;
 /// Below it, ports are left to servers.

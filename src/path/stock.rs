@@ -25,10 +25,19 @@ pub(super) struct Stock {
 #[derive(Debug, Default)]
 struct Shelf {
     ready: Vec<Socket>,
-    /// How many were asked for last time.
+    /// Who waits for the opener.
+    asking: usize,
+    /// How many are asked for at a time.
     batch: usize,
     /// Something was taken since the last clearing.
     used: bool,
+}
+
+/// Somebody waits for the opener, as long as this lives.
+struct Asking<'a> {
+    stock: &'a Stock,
+    key: (u64, SocketPlan),
+    count: usize,
 }
 
 impl Stock {
@@ -40,11 +49,11 @@ impl Stock {
         plan: SocketPlan,
     ) -> io::Result<Socket> {
         let key = (pod.id, plan);
-        let batch = match self.shelved(key) {
+        let asking = match self.shelved(key) {
             Ok(socket) => return Ok(socket),
-            Err(batch) => batch,
+            Err(asking) => asking,
         };
-        let mut sockets = opener.sockets(pod.spec.netns.clone(), plan, batch).await?;
+        let mut sockets = opener.sockets(pod.spec.netns.clone(), plan, asking.count).await?;
         let socket = sockets.pop().ok_or(io::ErrorKind::NotFound)?;
         if !sockets.is_empty()
             && let Some(shelf) = self.shelves.borrow_mut().get_mut(&key)
@@ -54,8 +63,9 @@ impl Stock {
         Ok(socket)
     }
 
-    /// A ready socket, or how many to ask for.
-    fn shelved(&self, key: (u64, SocketPlan)) -> Result<Socket, usize> {
+    /// A ready socket, or how many to ask for: more than one only if nobody else is asking, because
+    /// of those who come together each takes one and would leave the rest.
+    fn shelved(&self, key: (u64, SocketPlan)) -> Result<Socket, Asking<'_>> {
         let mut shelves = self.shelves.borrow_mut();
         let kept: usize = shelves.values().map(|shelf| shelf.ready.len()).sum();
         let shelf = shelves.entry(key).or_default();
@@ -63,8 +73,14 @@ impl Stock {
         if let Some(socket) = shelf.ready.pop() {
             return Ok(socket);
         }
-        shelf.batch = if kept >= KEPT_MAX { 1 } else { (shelf.batch * 2).clamp(1, BATCH_MAX) };
-        Err(shelf.batch)
+        shelf.asking += 1;
+        let count = if shelf.asking > 1 || kept >= KEPT_MAX {
+            1
+        } else {
+            shelf.batch = (shelf.batch * 2).clamp(1, BATCH_MAX);
+            shelf.batch
+        };
+        Err(Asking { stock: self, key, count })
     }
 
     /// Closes what was not needed since the last time. To be called from time to time.
@@ -79,6 +95,15 @@ impl Stock {
     }
 }
 
+impl Drop for Asking<'_> {
+    fn drop(&mut self) {
+        if let Some(shelf) = self.stock.shelves.borrow_mut().get_mut(&self.key) {
+            // A shelf that was cleared meanwhile does not know of those who asked before.
+            shelf.asking = shelf.asking.saturating_sub(1);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -90,6 +115,11 @@ mod tests {
         stock.shelves.borrow_mut().entry((pod, PLAN)).or_default().ready.extend(sockets);
     }
 
+    /// How many are asked for by somebody who is given them at once.
+    fn asks(stock: &Stock) -> usize {
+        stock.shelved((1, PLAN)).map_or_else(|asking| asking.count, |_| 0)
+    }
+
     fn kept(stock: &Stock) -> usize {
         stock.shelves.borrow().values().map(|shelf| shelf.ready.len()).sum()
     }
@@ -97,12 +127,32 @@ mod tests {
     #[test]
     fn who_asks_again_gets_more_at_a_time_within_limits() {
         let stock = Stock::default();
-        let asked: Vec<_> = (0..7).map(|_| stock.shelved((1, PLAN)).unwrap_err()).collect();
+        let asked: Vec<_> = (0..7).map(|_| asks(&stock)).collect();
         assert_eq!(asked, [1, 2, 4, 8, 16, 16, 16]);
         put(&stock, 2, KEPT_MAX);
-        assert_eq!(stock.shelved((1, PLAN)).unwrap_err(), 1);
+        assert_eq!(asks(&stock), 1);
         assert!(stock.shelved((2, PLAN)).is_ok());
         assert_eq!(kept(&stock), KEPT_MAX - 1);
+    }
+
+    /// A thousand that come together are a thousand sockets and few more, not sixteen thousand.
+    #[test]
+    fn those_who_ask_together_ask_for_one_each() {
+        let stock = Stock::default();
+        let warm: Vec<_> = (0..5).map(|_| asks(&stock)).collect();
+        assert_eq!(warm.last(), Some(&BATCH_MAX));
+        let asking: Vec<_> = (0..1_000).filter_map(|_| stock.shelved((1, PLAN)).err()).collect();
+        let asked: usize = asking.iter().map(|asking| asking.count).sum();
+        assert_eq!((asking.len(), asked), (1_000, 1_000 + BATCH_MAX - 1));
+        drop(asking);
+        assert_eq!(asks(&stock), BATCH_MAX);
+        // One that asked before its shelf was cleared, twice, is not missed on a new one.
+        let asking = stock.shelved((1, PLAN)).err();
+        stock.clear_unused();
+        stock.clear_unused();
+        assert_eq!(asks(&stock), 1);
+        drop(asking);
+        assert_eq!(asks(&stock), 2);
     }
 
     #[test]
