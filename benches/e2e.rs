@@ -21,6 +21,7 @@ mod relay;
 mod report;
 mod scaling;
 mod scenario;
+mod stalled;
 mod stock;
 mod world;
 
@@ -64,6 +65,9 @@ struct Arguments {
     /// Serve as a relay; the plan is on standard input.
     #[arg(long, hide = true, value_enum)]
     relay: Option<Kind>,
+    /// Open connections whose readers stop; the plan is on standard input.
+    #[arg(long, hide = true)]
+    stall: bool,
     /// What `cargo bench` says to every bench.
     #[arg(long, hide = true)]
     bench: bool,
@@ -73,6 +77,7 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let done = match arguments.relay {
         Some(kind) => relay::main(kind).map(|()| true),
+        None if arguments.stall => stalled::main().map(|()| true),
         None => measure(&arguments),
     };
     match done {

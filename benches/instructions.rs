@@ -4,6 +4,8 @@
 //! `cargo bench --bench instructions -- NAME` runs one loop; `.ci/instructions` runs each under
 //! callgrind and compares with `benches/instructions.txt`.
 
+mod tls12;
+
 use std::process::ExitCode;
 use std::rc::Rc;
 use std::time::Instant;
@@ -59,8 +61,9 @@ struct World {
 fn main() -> ExitCode {
     let names: Vec<String> = std::env::args().skip(1).filter(|name| name != "--bench").collect();
     for name in &names {
-        let mut world = World::new();
-        match name.as_str() {
+        let keys = if name.ends_with("_tls12") { tls12::keys() } else { Ok(tls13_keys()) };
+        let mut world = World::new(keys.expect("the handshake is ours on both ends"));
+        match name.trim_end_matches("_tls12") {
             "send_bulk" => world.bulk(Some(counted_send), None),
             "receive_bulk" => world.bulk(None, Some(counted_receive)),
             "send_messages" => world.messages(Some(counted_send), None),
@@ -135,19 +138,25 @@ fn receive(engine: &mut Engine, wire: &mut [u8], len: usize, now: Instant) -> us
     count
 }
 
+/// What both ends have after a handshake, the client's first.
+fn tls13_keys() -> (Keys, Keys) {
+    let secret = |byte| TrafficSecret::new(Suite::Aes128GcmSha256, &[byte; 32]);
+    let direction = |byte| secret(byte).expect("the length is the suite's").begin(0);
+    let keys = |role, sending, receiving| {
+        let (sending, receiving) = (direction(sending), direction(receiving));
+        Keys { role, secrets: Secrets::Tls13 { sending, receiving }, rest: Vec::new() }
+    };
+    (keys(Role::Client, 1, 2), keys(Role::Server, 2, 1))
+}
+
 impl World {
-    fn new() -> Self {
+    fn new((client, server): (Keys, Keys)) -> Self {
         let now = Clock::system().monotonic();
-        let secret = |byte| TrafficSecret::new(Suite::Aes128GcmSha256, &[byte; 32]);
-        let direction = |byte| secret(byte).expect("the length is the suite's").begin(0);
-        let engine = |role, sending, receiving| {
-            let (sending, receiving) = (direction(sending), direction(receiving));
+        let engine = |keys| {
             let debts: Debts = Rc::new(Endless);
-            let secrets = Secrets::Tls13 { sending, receiving };
-            let keys = Keys { role, secrets, rest: Vec::new() };
             Engine::new(keys, LIMITS, debts, now).expect("the keys are good")
         };
-        let (client, server) = (engine(Role::Client, 1, 2), engine(Role::Server, 2, 1));
+        let (client, server) = (engine(client), engine(server));
         let (batch, wire) = (vec![0; BATCH], vec![0; BATCH]);
         let mut world = Self { client, server, stream: 0, batch, wire, now };
         world.stream = world.open();

@@ -2,12 +2,14 @@
 
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::LazyLock;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use adit::sys::netns::Netns;
 use socket2::SockRef;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 
@@ -25,11 +27,14 @@ pub(crate) const STALL: u16 = 9003;
 /// Connections that wait to be accepted, so that a burst of them is not taken for a flood.
 const STALLED_BACKLOG: i32 = 4_096;
 /// What the kernel keeps for who never reads; twice that is charged.
-const STALLED_BUFFER: usize = 64 * 1024;
+const STALLED_BUFFER: usize = 4 * 1024;
 /// Bulk that nobody takes for this long does not move any more.
 const STUCK: Duration = Duration::from_secs(4);
 /// Nobody takes any more if nobody has for this long.
 const QUIET: Duration = Duration::from_millis(200);
+
+/// Tells those who hold connections to let them go.
+static LET_GO: LazyLock<watch::Sender<()>> = LazyLock::new(Default::default);
 
 /// About what a GET of `wrk` has.
 pub(crate) const REQUEST: [u8; 96] = [b'q'; 96];
@@ -103,9 +108,19 @@ where
     }
 }
 
-/// Holds a connection without reading from it until it is reset.
+/// Holds a connection without reading from it until it is reset, or is to be let go.
 async fn hold(stream: tokio::net::TcpStream) -> io::Result<()> {
-    stream.ready(Interest::ERROR).await.map(|_| ())
+    let mut let_go = LET_GO.subscribe();
+    tokio::select! {
+        _ = stream.ready(Interest::ERROR) => Ok(()),
+        _ = let_go.changed() => SockRef::from(&stream).set_linger(Some(Duration::ZERO)),
+    }
+}
+
+/// Resets all connections that are held. A relay that was left by a client does not always say so
+/// to the server, and what was sent to that would stay in the kernel.
+pub(crate) fn let_go() {
+    LET_GO.send_modify(|()| ());
 }
 
 fn drain(mut stream: TcpStream) -> io::Result<()> {

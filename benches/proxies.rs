@@ -224,6 +224,13 @@ impl Proxies {
         Ok(())
     }
 
+    /// Files that the one has open that has the most.
+    pub(crate) fn open_files(&self) -> io::Result<usize> {
+        let files = |id: &u32| Ok(fs::read_dir(format!("/proc/{id}/fd"))?.count());
+        let files: Vec<usize> = self.ids.iter().map(files).collect::<io::Result<_>>()?;
+        Ok(files.into_iter().max().unwrap_or(0))
+    }
+
     /// Resident memory of all of them, KiB.
     pub(crate) fn resident_kib(&self) -> io::Result<f64> {
         let mut total = 0.0;

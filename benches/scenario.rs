@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::delay;
 use crate::load;
 use crate::proxies::Cpu;
+use crate::stalled::{self, Stalled};
 use crate::world::{Side, Variant, World, address};
 
 /// Connections open at the first look and at the second.
@@ -55,6 +56,10 @@ pub(crate) enum Scenario {
     /// What one of a hundred requests beside bulk takes.
     TailBesideBulk,
     NewConnections,
+    /// As [`Self::BesideStalled`], with thousands.
+    BesideThousands,
+    /// Memory of each of thousands.
+    ThousandsMemory,
     /// Memory of a stream whose reader has stopped. Last, because the kernel has little room for
     /// the bytes of others meanwhile, and with some proxies also after it.
     StalledMemory,
@@ -85,6 +90,8 @@ impl Scenario {
         Self::KeepAlive32,
         Self::TailBesideBulk,
         Self::NewConnections,
+        Self::ThousandsMemory,
+        Self::BesideThousands,
         Self::StalledMemory,
     ];
 
@@ -92,6 +99,8 @@ impl Scenario {
         match self {
             Self::IdleMemory => "idle_memory",
             Self::StalledMemory => "stalled_memory",
+            Self::BesideThousands => "beside_thousands",
+            Self::ThousandsMemory => "thousands_memory",
             Self::OneFlow => "one_flow",
             Self::EightFlows => "eight_flows",
             Self::SameNode => "same_node",
@@ -113,6 +122,10 @@ impl Scenario {
             Self::StalledMemory => {
                 "memory of each of 2,000 whose readers have stopped, in both proxies"
             }
+            Self::BesideThousands => "one bulk flow beside 9,900 whose readers have stopped",
+            Self::ThousandsMemory => {
+                "memory of each of 9,900 whose readers have stopped, in both proxies"
+            }
             Self::OneFlow => "one bulk flow to the other node",
             Self::EightFlows => "eight bulk flows to the other node",
             Self::SameNode => "one bulk flow to a pod of the same node",
@@ -129,11 +142,12 @@ impl Scenario {
 
     pub(crate) fn unit(self) -> &'static str {
         match self {
-            Self::IdleMemory | Self::StalledMemory => "KiB",
+            Self::IdleMemory | Self::StalledMemory | Self::ThousandsMemory => "KiB",
             Self::OneFlow
             | Self::EightFlows
             | Self::SameNode
             | Self::BesideStalled
+            | Self::BesideThousands
             | Self::Plaintext
             | Self::FarPeer => "Gb/s",
             Self::FarPeerStart => "ms",
@@ -148,6 +162,7 @@ impl Scenario {
             self,
             Self::IdleMemory
                 | Self::StalledMemory
+                | Self::ThousandsMemory
                 | Self::FarPeerStart
                 | Self::KeepAlive
                 | Self::TailBesideBulk
@@ -157,13 +172,16 @@ impl Scenario {
     /// The unit of CPU time, and how much of it a second for one piece of work is.
     pub(crate) fn cpu_unit(self) -> Option<(&'static str, f64)> {
         match self {
-            Self::IdleMemory | Self::StalledMemory | Self::FarPeerStart | Self::TailBesideBulk => {
-                None
-            }
+            Self::IdleMemory
+            | Self::StalledMemory
+            | Self::ThousandsMemory
+            | Self::FarPeerStart
+            | Self::TailBesideBulk => None,
             Self::OneFlow
             | Self::EightFlows
             | Self::SameNode
             | Self::BesideStalled
+            | Self::BesideThousands
             | Self::Plaintext
             | Self::FarPeer => Some(("CPU-s/GB", 1.0)),
             Self::KeepAlive | Self::KeepAlive32 => Some(("CPU-us/request", 1e6)),
@@ -171,10 +189,14 @@ impl Scenario {
         }
     }
 
-    /// How often it is run. Memory is measured once: a second time would find the first's.
+    /// How often it is run. Memory is measured once: a second time would find the first's. So is
+    /// what takes long to set up.
     pub(crate) fn rounds(self, settings: &Settings) -> u32 {
         match self {
-            Self::IdleMemory | Self::StalledMemory => 1,
+            Self::IdleMemory
+            | Self::StalledMemory
+            | Self::BesideThousands
+            | Self::ThousandsMemory => 1,
             _ => settings.rounds,
         }
     }
@@ -191,17 +213,27 @@ impl Scenario {
         let (value, work) = match self {
             Self::IdleMemory => (idle(side)?, 0.0),
             Self::StalledMemory => (stalled(side)?, 0.0),
+            Self::ThousandsMemory => {
+                let before = side.proxies.resident_kib()?;
+                let _stalled = Stalled::start(side)?;
+                let grown = side.proxies.resident_kib()? - before;
+                (grown / stalled::COUNT as f64, 0.0)
+            }
+            Self::BesideThousands => {
+                let _stalled = Stalled::start(side)?;
+                before = side.proxies.cpu()?;
+                moved(load::bulk(client, server(load::SINK), 1, duration))?
+            }
             Self::OneFlow => rate(load::bulk(client, server(load::SINK), 1, duration)?),
             Self::EightFlows => rate(load::bulk(client, server(load::SINK), 8, duration)?),
             Self::SameNode => rate(load::bulk(client, address(peer, load::SINK), 1, duration)?),
             Self::BesideStalled => {
-                let _stalled = load::stall(client, server(load::STALL), STALLED)?;
+                let stalled = load::stall(client, server(load::STALL), STALLED)?;
                 before = side.proxies.cpu()?;
-                match load::bulk(client, server(load::SINK), 1, duration) {
-                    // It stands still, which is a figure, too.
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => (0.0, 0.0),
-                    moved => rate(moved?),
-                }
+                let figures = moved(load::bulk(client, server(load::SINK), 1, duration));
+                drop(stalled);
+                load::let_go();
+                figures?
             }
             Self::Plaintext => {
                 let from = &world.outside.netns;
@@ -275,8 +307,19 @@ fn idle(side: &Side) -> io::Result<f64> {
 fn stalled(side: &Side) -> io::Result<f64> {
     let before = side.proxies.resident_kib()?;
     let to = address(&side.server, load::STALL);
-    let _stalled = load::stall(&side.client.netns, to, STALLED_MANY)?;
-    Ok((side.proxies.resident_kib()? - before) / STALLED_MANY.0 as f64)
+    let stalled = load::stall(&side.client.netns, to, STALLED_MANY)?;
+    let grown = side.proxies.resident_kib()? - before;
+    drop(stalled);
+    load::let_go();
+    Ok(grown / STALLED_MANY.0 as f64)
+}
+
+/// As [`rate`]; that nothing moves any more is a figure, too.
+fn moved(bulk: io::Result<(u64, Duration)>) -> io::Result<(f64, f64)> {
+    match bulk {
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok((0.0, 0.0)),
+        moved => moved.map(rate),
+    }
 }
 
 /// Gigabits per second, and gigabytes.

@@ -1,0 +1,123 @@
+//! Very many connections whose readers have stopped, opened by a process of its own, because one
+//! may not have that many files.
+//!
+//! The kernel keeps more for each than the proxies do, and has not room for ten thousand: while
+//! they are opened the pods' buffers are made small.
+
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::SocketAddr;
+use std::os::fd::AsRawFd;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+use std::{fs, process, thread};
+
+use adit::sys::child::kill_with_parent;
+use adit::sys::netns::Netns;
+use serde::{Deserialize, Serialize};
+
+use crate::PATIENCE;
+use crate::load;
+use crate::relay::READY;
+use crate::world::{Side, address};
+
+/// How many: a pod may have 10,000 connections, tunnels and all.
+pub(crate) const COUNT: usize = 9_900;
+/// What is sent on each: more than its first window and what the kernel keeps.
+const BYTES: usize = 96 * 1024;
+/// Between two looks at what is to end.
+const GLANCE: Duration = Duration::from_millis(100);
+/// What the kernel may keep of a connection in each direction, the least, the first and the most.
+const SMALL: &str = "4096 16384 16384";
+const BUFFERS: [&str; 2] = ["/proc/sys/net/ipv4/tcp_rmem", "/proc/sys/net/ipv4/tcp_wmem"];
+
+/// What the process is told, as JSON on its standard input.
+#[derive(Serialize, Deserialize)]
+struct Plan {
+    netns: PathBuf,
+    to: SocketAddr,
+}
+
+/// The process that holds them; they are reset when this is dropped.
+pub(crate) struct Stalled(Child);
+
+/// A process that opens connections, says so, and holds them until its input ends.
+pub(crate) fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let mut plan = String::new();
+    let mut input = BufReader::new(io::stdin());
+    input.read_line(&mut plan)?;
+    let plan: Plan = serde_json::from_str(&plan)?;
+    adit::sys::process::raise_open_files()?;
+    let netns = Netns::from_fd(fs::File::open(&plan.netns)?.into())?;
+    let _streams = load::stall(&netns, plan.to, (COUNT, BYTES))?;
+    let mut out = io::stdout().lock();
+    writeln!(out, "{READY}")?;
+    out.flush()?;
+    input.read_to_end(&mut Vec::new())?;
+    Ok(())
+}
+
+impl Stalled {
+    /// Opens them from the client of a side to its server, once the proxies have ended those that
+    /// were there before.
+    pub(crate) fn start(side: &Side) -> io::Result<Self> {
+        let begin = load::now();
+        while side.proxies.open_files()? > COUNT / 10 {
+            if load::now() - begin > PATIENCE {
+                return Err(io::Error::other("connections that were reset do not end"));
+            }
+            thread::sleep(GLANCE);
+        }
+        let before = narrow([&side.client.netns, &side.server.netns])?;
+        let opened = open(side);
+        for (netns, values) in before {
+            netns.run(|| write_all(&values))?;
+        }
+        opened
+    }
+}
+
+fn open(side: &Side) -> io::Result<Stalled> {
+    let mut command = Command::new(std::env::current_exe()?);
+    command.arg("--stall").stdin(Stdio::piped()).stdout(Stdio::piped());
+    kill_with_parent(&mut command);
+    let mut stalled = Stalled(command.spawn()?);
+    let fd = side.client.netns.fd().as_raw_fd();
+    let netns = format!("/proc/{}/fd/{fd}", process::id()).into();
+    let plan = Plan { netns, to: address(&side.server, load::STALL) };
+    if let Some(stdin) = stalled.0.stdin.as_mut() {
+        writeln!(stdin, "{}", serde_json::to_string(&plan)?)?;
+    }
+    let mut line = String::new();
+    if let Some(stdout) = stalled.0.stdout.take() {
+        BufReader::new(stdout).read_line(&mut line)?;
+    }
+    match line.trim() == READY {
+        true => Ok(stalled),
+        false => Err(io::Error::other("the connections were not opened")),
+    }
+}
+
+impl Drop for Stalled {
+    fn drop(&mut self) {
+        // Nothing is left to do about a process that is not there any more.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+        load::let_go();
+    }
+}
+
+/// Makes the kernel's buffers small in some namespaces, and answers how they were.
+fn narrow(all: [&Netns; 2]) -> io::Result<Vec<(&Netns, Vec<String>)>> {
+    let mut before = Vec::new();
+    for netns in all {
+        let values = netns.run(|| BUFFERS.iter().map(fs::read_to_string).collect())?;
+        netns.run(|| write_all(&BUFFERS.map(|_| SMALL.to_owned())))?;
+        before.push((netns, values));
+    }
+    Ok(before)
+}
+
+fn write_all(values: &[String]) -> io::Result<()> {
+    BUFFERS.iter().zip(values).try_for_each(|(path, value)| fs::write(path, value))
+}
