@@ -122,7 +122,7 @@ impl Scenario {
             Self::StalledMemory => {
                 "memory of each of 2,000 whose readers have stopped, in both proxies"
             }
-            Self::BesideThousands => "one bulk flow beside 9,900 whose readers have stopped",
+            Self::BesideThousands => "one bulk flow beside 4,950 whose readers have stopped",
             Self::ThousandsMemory => {
                 "memory of each of 9,900 whose readers have stopped, in both proxies"
             }
@@ -215,12 +215,12 @@ impl Scenario {
             Self::StalledMemory => (stalled(side)?, 0.0),
             Self::ThousandsMemory => {
                 let before = side.proxies.resident_kib()?;
-                let _stalled = Stalled::start(side)?;
+                let _stalled = Stalled::start(side, stalled::MOST)?;
                 let grown = side.proxies.resident_kib()? - before;
-                (grown / stalled::COUNT as f64, 0.0)
+                (grown / stalled::MOST as f64, 0.0)
             }
             Self::BesideThousands => {
-                let _stalled = Stalled::start(side)?;
+                let _stalled = Stalled::start(side, stalled::HALF)?;
                 before = side.proxies.cpu()?;
                 moved(load::bulk(client, server(load::SINK), 1, duration))?
             }

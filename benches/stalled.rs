@@ -22,7 +22,10 @@ use crate::relay::READY;
 use crate::world::{Side, address};
 
 /// How many: a pod may have 10,000 connections, tunnels and all.
-pub(crate) const COUNT: usize = 9_900;
+pub(crate) const MOST: usize = 9_900;
+/// How many leave the kernel with enough memory for a flow beside them, which the proxies have in
+/// any case.
+pub(crate) const HALF: usize = MOST / 2;
 /// What is sent on each: more than its first window and what the kernel keeps.
 const BYTES: usize = 96 * 1024;
 /// Between two looks at what is to end.
@@ -36,6 +39,7 @@ const BUFFERS: [&str; 2] = ["/proc/sys/net/ipv4/tcp_rmem", "/proc/sys/net/ipv4/t
 struct Plan {
     netns: PathBuf,
     to: SocketAddr,
+    count: usize,
 }
 
 /// The process that holds them; they are reset when this is dropped.
@@ -49,7 +53,7 @@ pub(crate) fn main() -> Result<(), Box<dyn std::error::Error>> {
     let plan: Plan = serde_json::from_str(&plan)?;
     adit::sys::process::raise_open_files()?;
     let netns = Netns::from_fd(fs::File::open(&plan.netns)?.into())?;
-    let _streams = load::stall(&netns, plan.to, (COUNT, BYTES))?;
+    let _streams = load::stall(&netns, plan.to, (plan.count, BYTES))?;
     let mut out = io::stdout().lock();
     writeln!(out, "{READY}")?;
     out.flush()?;
@@ -60,16 +64,16 @@ pub(crate) fn main() -> Result<(), Box<dyn std::error::Error>> {
 impl Stalled {
     /// Opens them from the client of a side to its server, once the proxies have ended those that
     /// were there before.
-    pub(crate) fn start(side: &Side) -> io::Result<Self> {
+    pub(crate) fn start(side: &Side, count: usize) -> io::Result<Self> {
         let begin = load::now();
-        while side.proxies.open_files()? > COUNT / 10 {
+        while side.proxies.open_files()? > HALF / 10 {
             if load::now() - begin > PATIENCE {
                 return Err(io::Error::other("connections that were reset do not end"));
             }
             thread::sleep(GLANCE);
         }
         let before = narrow([&side.client.netns, &side.server.netns])?;
-        let opened = open(side);
+        let opened = open(side, count);
         for (netns, values) in before {
             netns.run(|| write_all(&values))?;
         }
@@ -77,14 +81,14 @@ impl Stalled {
     }
 }
 
-fn open(side: &Side) -> io::Result<Stalled> {
+fn open(side: &Side, count: usize) -> io::Result<Stalled> {
     let mut command = Command::new(std::env::current_exe()?);
     command.arg("--stall").stdin(Stdio::piped()).stdout(Stdio::piped());
     kill_with_parent(&mut command);
     let mut stalled = Stalled(command.spawn()?);
     let fd = side.client.netns.fd().as_raw_fd();
     let netns = format!("/proc/{}/fd/{fd}", process::id()).into();
-    let plan = Plan { netns, to: address(&side.server, load::STALL) };
+    let plan = Plan { netns, to: address(&side.server, load::STALL), count };
     if let Some(stdin) = stalled.0.stdin.as_mut() {
         writeln!(stdin, "{}", serde_json::to_string(&plan)?)?;
     }

@@ -23,12 +23,16 @@ pub struct Limits {
     pub ping_timeout_ms: u64,
 }
 
-/// Who keeps the account of what peers may send us: for a pod, and for the process. Bytes are
-/// charged when they are granted and released when the application has taken them.
+/// Who keeps the account of what peers may send us beyond the first window of each stream: for a
+/// tunnel, and for the process. Bytes are charged when they are granted and released when the
+/// application has taken them.
+///
+/// First windows are not charged: streams have them in any case, and those of many whose readers
+/// have stopped would leave nothing to all others.
 pub trait Account: Debug {
     /// Charges.
     fn charge(&self, bytes: u32);
-    /// What may still be charged for more than first windows, which streams have in any case.
+    /// What may still be charged.
     fn room(&self) -> u64;
     /// Takes back.
     fn release(&self, bytes: u32);

@@ -65,7 +65,7 @@ fn what_nobody_reads_stays_within_the_first_window() {
     }
     assert_eq!(sent, 64 * 1024);
     assert_eq!(world.ends[1].engine.http().parked(stream).len(), sent);
-    assert_eq!(world.ends[1].ledger.owed.get(), sent as u64);
+    assert_eq!(world.ends[1].ledger.peak.get(), 0, "first windows are nobody's debt");
     // Credit comes back when the application takes, in steps of half a window.
     for (take, credit) in [(32 * 1024 - 1, 0), (1, 32 * 1024), (32 * 1024, 96 * 1024)] {
         world.ends[1].take(stream, take, world.now);
@@ -142,7 +142,7 @@ fn an_account_without_room_keeps_streams_small_and_none_stuck() {
         world.settle();
     }
     assert_eq!(sent, 2_000_000);
-    assert_eq!(world.ends[1].ledger.peak.get(), 64 * 1024);
+    assert_eq!(world.ends[1].ledger.peak.get(), 0);
     // Somebody else takes it all: as little as a first window is there in any case.
     world.ends[1].ledger.limit.set(0);
     for _ in 0..20 {
@@ -150,7 +150,7 @@ fn an_account_without_room_keeps_streams_small_and_none_stuck() {
         world.settle();
     }
     assert_eq!(sent, 2_200_000);
-    assert_eq!(world.ends[1].ledger.peak.get(), 64 * 1024);
+    assert_eq!(world.ends[1].ledger.peak.get(), 0);
 }
 
 /// Many whose readers stop one after another, and one that goes on.
@@ -168,19 +168,18 @@ fn those_who_stop_leave_something_to_all_others() {
         let owed = world.ends[1].ledger.owed.get();
         let (own, left) = (owed - before, ROOM.saturating_sub(owed));
         assert_eq!(world.ends[1].app(stream).received.len(), 1 << 20);
-        assert!(own <= left.max(64 * 1024), "{own} of {left}");
-        assert!(own >= 32 * 1024, "{own}");
+        assert!(own <= left, "{own} of {left}");
         before = owed;
     }
-    assert!(before > ROOM, "the account never was full");
+    assert!(before > ROOM / 2, "nearly all is granted");
 }
 
 #[test]
 fn where_room_is_scarce_a_stream_proves_that_it_drains_before_it_grows() {
     let mut world = World::new(LIMITS);
     let stream = world.connect();
-    let owed = |world: &World| world.ends[1].ledger.owed.get();
-    let much = u64::from(LIMITS.stream_window_max) * 2;
+    let window = |world: &World| world.ends[1].ledger.owed.get() + 64 * 1024;
+    let much = u64::from(LIMITS.stream_window_max) * 2 - 1;
     for (limit, bytes, expected) in [
         (much, 200 * 1024, 64 * 1024),
         (much, 200 * 1024, 128 * 1024),
@@ -189,8 +188,8 @@ fn where_room_is_scarce_a_stream_proves_that_it_drains_before_it_grows() {
         world.ends[1].ledger.limit.set(limit);
         world.send(0, stream, &vec![1; bytes]);
         world.settle();
-        assert!(owed(&world) <= expected, "{} after {bytes}", owed(&world));
-        assert!(owed(&world) > expected / 2, "{} after {bytes}", owed(&world));
+        assert!(window(&world) <= expected, "{} after {bytes}", window(&world));
+        assert!(window(&world) > expected / 2, "{} after {bytes}", window(&world));
     }
 }
 

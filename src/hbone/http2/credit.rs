@@ -36,9 +36,8 @@ impl Connection {
         let now_ms = self.ms(now);
         let Some(stream) = self.streams.get_mut(id) else { return };
         let count = u32::try_from(count).unwrap_or(u32::MAX).min(stream.held);
-        stream.held -= count;
+        stream.owe(&self.debts, |stream| stream.held -= count);
         stream.proven = stream.proven.saturating_add(count);
-        self.debts.release(count);
         self.grant(id, now_ms);
     }
 
@@ -123,10 +122,9 @@ impl Stream {
             // It fell back, and has enough for that.
             return false;
         }
-        debts.charge(more);
+        self.owe(debts, |stream| stream.granted += more);
         self.mark.kept_up = false;
         self.granted_ms = now_ms;
-        self.granted += more;
         self.update += more;
         true
     }

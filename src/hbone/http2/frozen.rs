@@ -124,7 +124,7 @@ impl Connection {
             return Err(ResumeError::Malformed);
         }
         for stream in streams.iter() {
-            connection.debts.charge(stream.granted + stream.held);
+            connection.debts.charge(stream.debt());
         }
         connection.streams = streams;
         connection.open = u32::thaw(input)?;

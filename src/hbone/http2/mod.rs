@@ -316,7 +316,7 @@ impl Connection {
         stream.reset = Some(Reset { code, due: true });
         stream.update = 0;
         stream.parked = None;
-        self.debts.release(std::mem::take(&mut stream.held));
+        stream.owe(&self.debts, |stream| stream.held = 0);
         self.writing.list(stream);
         if self.recent.len() == RECENT_MAX {
             self.recent.pop_front();
@@ -330,7 +330,7 @@ impl Connection {
     fn settle(&mut self, id: u32) {
         let Some(stream) = self.streams.get_mut(id) else { return };
         if !stream.receives() {
-            self.debts.release(std::mem::take(&mut stream.granted));
+            stream.owe(&self.debts, |stream| stream.granted = 0);
             stream.update = 0;
         }
         // Not before the peer is told: it counts, too, and must not see one stream too many.
@@ -342,7 +342,7 @@ impl Connection {
             if stream.mark.lost_due {
                 self.lost_due -= 1;
             }
-            self.debts.release(stream.held);
+            stream.owe(&self.debts, |stream| stream.held = 0);
             self.streams.remove(id);
         }
     }
@@ -376,7 +376,7 @@ impl Budgets {
 impl Drop for Connection {
     fn drop(&mut self) {
         for stream in self.streams.iter() {
-            self.debts.release(stream.granted.saturating_add(stream.held));
+            self.debts.release(stream.debt());
         }
     }
 }

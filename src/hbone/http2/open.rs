@@ -132,7 +132,7 @@ impl Connection {
         }
         stream.mark.released = true;
         stream.parked = None;
-        self.debts.release(std::mem::take(&mut stream.held));
+        stream.owe(&self.debts, |stream| stream.held = 0);
         if !stream.is_closed() {
             self.reset_stream(id, ErrorCode::ConnectError);
         }
@@ -162,7 +162,6 @@ impl Connection {
     }
 
     pub(super) fn add_stream(&mut self, id: u32, now_ms: u64) {
-        self.debts.charge(FIRST_WINDOW);
         self.open += 1;
         self.streams.push(Stream {
             id,

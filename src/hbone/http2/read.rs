@@ -342,8 +342,7 @@ impl Connection {
         }
         if let Some(stream) = self.streams.get_mut(id) {
             let len = len.min(stream.held);
-            stream.held -= len;
-            self.debts.release(len);
+            stream.owe(&self.debts, |stream| stream.held -= len);
             self.grant(id, now_ms);
         }
     }

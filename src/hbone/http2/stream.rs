@@ -2,6 +2,7 @@
 
 use super::parked::Parked;
 use crate::hbone::frame::ErrorCode;
+use crate::hbone::limits::{Debts, FIRST_WINDOW};
 
 /// One stream: one connection of an application.
 #[derive(Debug, Default)]
@@ -87,6 +88,23 @@ impl Stream {
     /// Whether the peer is still to be told of its end.
     pub(super) fn tells_its_end(&self) -> bool {
         self.reset.map_or(self.mark.end_due, |reset| reset.due)
+    }
+
+    /// What it owes beyond its first window: granted, and not taken by its application.
+    pub(super) fn debt(&self) -> u32 {
+        self.granted.saturating_add(self.held).saturating_sub(FIRST_WINDOW)
+    }
+
+    /// Changes what was granted or is held, and the account with it.
+    pub(super) fn owe(&mut self, debts: &Debts, change: impl FnOnce(&mut Self)) {
+        let before = self.debt();
+        change(self);
+        let after = self.debt();
+        if after > before {
+            debts.charge(after - before);
+        } else {
+            debts.release(before - after);
+        }
     }
 
     pub(super) fn has_parked(&self) -> bool {

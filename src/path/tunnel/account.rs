@@ -1,4 +1,4 @@
-//! What peers may still send us: granted, and not yet taken by an application.
+//! What peers may still send us beyond first windows: granted, and not yet taken by an application.
 
 use std::cell::Cell;
 use std::sync::Arc;
@@ -65,7 +65,7 @@ mod tests {
         first.charge(50);
         assert_eq!((first.room(), second.room()), (0, 30), "the limits of tunnel and process");
         second.charge(35);
-        assert_eq!((first.room(), second.room()), (0, 0), "first windows are charged in any case");
+        assert_eq!((first.room(), second.room()), (0, 0), "what is granted is charged");
         first.release(70);
         assert_eq!((first.room(), second.room()), (65, 35));
         second.release(35);
