@@ -242,8 +242,7 @@ pub struct Limits {
     pub handshakes_per_pod: usize,
     /// TLS handshakes in flight of all pods.
     pub handshakes: usize,
-    /// What peers are granted to send on all streams together; the first 64 KiB of each in any
-    /// case.
+    /// What peers are granted to send on all streams together, beyond the first 64 KiB of each.
     pub granted_bytes: u64,
     /// Between HTTP/2 keepalive pings.
     pub ping_interval_ms: u64,

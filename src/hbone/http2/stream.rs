@@ -1,5 +1,7 @@
 //! What is known about one stream, and the table of all of them.
 
+use std::cmp::Ordering;
+
 use super::parked::Parked;
 use crate::hbone::frame::ErrorCode;
 use crate::hbone::limits::{Debts, FIRST_WINDOW};
@@ -100,10 +102,11 @@ impl Stream {
         let before = self.debt();
         change(self);
         let after = self.debt();
-        if after > before {
-            debts.charge(after - before);
-        } else {
-            debts.release(before - after);
+        // Most streams owe nothing, and the account of the process is everybody's.
+        match after.cmp(&before) {
+            Ordering::Greater => debts.charge(after - before),
+            Ordering::Less => debts.release(before - after),
+            Ordering::Equal => {}
         }
     }
 
