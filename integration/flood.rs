@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use adit::sys::clock::Clock;
+use futures_util::future::join_all;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use nix::sys::signal::Signal;
 use rustls::{ClientConfig, ClientConnection};
 use rustls_pki_types::ServerName;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -21,6 +23,7 @@ pub(crate) const TESTS: crate::Tests = &[
     ("rapid_resets_end_the_tunnel", rapid_resets),
     ("silence_is_ended_after_ten_seconds", silence),
     ("silent_connections_keep_nobody_out", silent_crowd),
+    ("many_handshakes_at_once_are_served_one_after_the_other", handshakes),
 ];
 
 fn oversized_headers() -> Outcome {
@@ -201,4 +204,27 @@ fn silent_crowd() -> Outcome {
     ensure!(refused.abs() < f64::EPSILON, "{refused} were refused");
     drop(crowd);
     Ok(())
+}
+
+/// As when a node comes back, and everybody opens a tunnel to the pods that were missed.
+fn handshakes() -> Outcome {
+    const CLIENTS: usize = 400;
+    let scene = Scene::new()?;
+    let config = scene.good(WEB)?;
+    let target = format!("{}:{PORT}", scene.world.pod("cart").ipv4);
+    // While the proxy cannot run, the kernel connects, and all say hello.
+    scene.world.proxy("b").signal(Signal::SIGSTOP).during("SIGSTOP")?;
+    on_runtime(async {
+        let ask = async |_| {
+            let tunnel = Tunnel::open(scene.pod(), scene.hbone(), &config).await?;
+            let (status, _) = tunnel.connect(&target).await?;
+            ensure!(status == 200, "a tunnel answers {status}");
+            Ok(())
+        };
+        let go_on = async { scene.world.proxy("b").signal(Signal::SIGCONT).during("SIGCONT") };
+        let (asked, went_on) = tokio::join!(join_all((0..CLIENTS).map(ask)), go_on);
+        went_on?;
+        asked.into_iter().collect::<Outcome>()
+    })?;
+    scene.ordinary()
 }

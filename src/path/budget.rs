@@ -1,14 +1,20 @@
 //! How many of something there may be at once.
 
 use std::collections::VecDeque;
+use std::pin::pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
+use tokio::time::sleep_until;
+
+use crate::sys::clock::Clock;
 
 /// For so long nobody has to give way.
 const GRACE: Duration = Duration::from_secs(1);
+/// For so long somebody waits for a turn: half of what a peer has until its first CONNECT.
+const WAIT: Duration = Duration::from_secs(5);
 
 /// A bound that many threads share.
 #[derive(Clone, Debug)]
@@ -51,6 +57,8 @@ impl Drop for Place {
 #[derive(Clone, Debug)]
 pub(super) struct Turns {
     taken: Arc<Mutex<VecDeque<Taken>>>,
+    /// One of them is over.
+    freed: Arc<Notify>,
     max: usize,
 }
 
@@ -63,26 +71,52 @@ struct Taken {
 /// One turn; dropping it ends it.
 #[derive(Debug)]
 pub(super) struct Turn {
-    taken: Arc<Mutex<VecDeque<Taken>>>,
+    turns: Turns,
     lost: Arc<Notify>,
 }
 
 impl Turns {
     pub(super) fn new(max: usize) -> Self {
-        Self { taken: Arc::default(), max }
+        Self { taken: Arc::default(), freed: Arc::default(), max }
     }
 
-    /// A turn, unless all are taken and none has lasted long enough.
-    pub(super) fn take(&self, now: Instant) -> Option<Turn> {
+    /// A turn, as soon as there is one: many who come together are served one after the other.
+    /// `None` if there was none for [`WAIT`], which happens only if others come all the time.
+    pub(super) async fn wait(&self, clock: &Clock) -> Option<Turn> {
+        let limit = clock.monotonic() + WAIT;
+        loop {
+            let mut freed = pin!(self.freed.notified());
+            // From here on none is missed.
+            freed.as_mut().enable();
+            let now = clock.monotonic();
+            let due = match self.take(now) {
+                Ok(turn) => return Some(turn),
+                Err(_) if now >= limit => return None,
+                Err(due) => due.min(limit),
+            };
+            tokio::select! {
+                () = freed => {}
+                () = sleep_until(due.into()) => {}
+            }
+        }
+    }
+
+    /// A turn, or when the oldest has to give way.
+    fn take(&self, now: Instant) -> Result<Turn, Instant> {
         let mut taken = locked(&self.taken);
-        if taken.len() >= self.max {
-            let long = |oldest: &Taken| now.saturating_duration_since(oldest.since) >= GRACE;
-            taken.front().filter(|oldest| long(oldest))?.lost.notify_one();
+        if taken.len() >= self.max
+            && let Some(oldest) = taken.front()
+        {
+            let due = oldest.since + GRACE;
+            if now < due {
+                return Err(due);
+            }
+            oldest.lost.notify_one();
             taken.pop_front();
         }
         let lost = Arc::new(Notify::new());
         taken.push_back(Taken { since: now, lost: Arc::clone(&lost) });
-        Some(Turn { taken: Arc::clone(&self.taken), lost })
+        Ok(Turn { turns: self.clone(), lost })
     }
 }
 
@@ -96,9 +130,10 @@ impl Turn {
 impl Drop for Turn {
     fn drop(&mut self) {
         // Few, and the one that ends is most often among the oldest.
-        let mut taken = locked(&self.taken);
+        let mut taken = locked(&self.turns.taken);
         if let Some(at) = taken.iter().position(|other| Arc::ptr_eq(&other.lost, &self.lost)) {
             taken.remove(at);
+            self.turns.freed.notify_one();
         }
     }
 }
@@ -109,6 +144,8 @@ fn locked(taken: &Mutex<VecDeque<Taken>>) -> MutexGuard<'_, VecDeque<Taken>> {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt;
+
     use super::*;
 
     #[test]
@@ -122,22 +159,61 @@ mod tests {
         assert!(budget.take().is_some());
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn the_oldest_turn_gives_way_after_a_second() {
-        let begin = crate::sys::clock::Clock::system().monotonic();
+        let begin = Clock::system().monotonic();
         let at = |millis| begin + Duration::from_millis(millis);
         let turns = Turns::new(2);
         let first = turns.take(at(0)).unwrap();
         let second = turns.take(at(500)).unwrap();
-        assert!(turns.take(at(999)).is_none());
+        assert_eq!(turns.take(at(999)).map(|_| ()), Err(at(1_000)));
         let third = turns.take(at(1_000)).unwrap();
         first.lost().await;
         // The next in line is the second one, and not before its time either.
         drop(first);
-        assert!(turns.take(at(1_499)).is_none());
+        assert_eq!(turns.take(at(1_499)).map(|_| ()), Err(at(1_500)));
         let _fourth = turns.take(at(1_500)).unwrap();
         second.lost().await;
         drop(third);
-        assert!(turns.take(at(1_500)).is_some());
+        assert!(turns.take(at(1_500)).is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_has_the_turn_that_is_over_or_that_of_the_oldest() {
+        let clock = Clock::system();
+        let begin = clock.monotonic();
+        let turns = Turns::new(2);
+        let (first, second) = (turns.wait(&clock).await, turns.wait(&clock).await.unwrap());
+        // Two wait; one turn is over at once.
+        let (mut third, mut fourth) = (pin!(turns.wait(&clock)), pin!(turns.wait(&clock)));
+        assert!((&mut third).now_or_never().is_none() && (&mut fourth).now_or_never().is_none());
+        drop(first);
+        let _third = third.await.unwrap();
+        assert_eq!(clock.monotonic(), begin);
+        assert!((&mut fourth).now_or_never().is_none());
+        let _fourth = fourth.await.unwrap();
+        assert_eq!(clock.monotonic() - begin, GRACE);
+        second.lost().await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_waits_for_ever() {
+        let clock = Clock::system();
+        let (begin, turns) = (clock.monotonic(), Turns::new(1));
+        // Whoever has the turn gives it to a friend before its second is over.
+        let friends = async {
+            let mut held = turns.take(begin);
+            loop {
+                tokio::time::sleep(GRACE * 2 / 3).await;
+                drop(held);
+                held = turns.take(clock.monotonic());
+            }
+        };
+        tokio::select! {
+            biased;
+            () = friends => {}
+            turn = turns.wait(&clock) => assert!(turn.is_none()),
+        }
+        assert_eq!(clock.monotonic() - begin, WAIT);
     }
 }

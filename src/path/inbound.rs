@@ -88,11 +88,10 @@ async fn greet(
 ) -> Result<(Server, VerifiedPeer), Failure> {
     let spoken = socket.peek(&mut [0]).await;
     spoken.map_err(|error| Failure::new(Reason::TlsHandshake, error))?;
-    let now = room.shared.clock.monotonic();
-    let (Some(own), Some(node)) = (pod.handshakes.take(now), room.shared.handshakes.take(now))
-    else {
-        return Err(Failure::from(Reason::TooManyHandshakes));
-    };
+    let clock = &room.shared.clock;
+    let too_many = || Failure::from(Reason::TooManyHandshakes);
+    let own = pod.handshakes.wait(clock).await.ok_or_else(too_many)?;
+    let node = room.shared.handshakes.wait(clock).await.ok_or_else(too_many)?;
     let hello = async {
         let ends = room.shared.meetings.as_ref().and_then(|_| Ends::accepted(&socket));
         let (mut secured, peer) = hello::accept(socket, tls, &room.shared.report).await?;
