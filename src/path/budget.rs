@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
-use tokio::time::sleep_until;
+use tokio::time::{sleep_until, timeout};
 
 use crate::sys::clock::Clock;
 
@@ -52,6 +52,9 @@ impl Drop for Place {
     }
 }
 
+/// It lets one in at a time, in the order of their coming.
+type Door = tokio::sync::Mutex<()>;
+
 /// A bound on what should be over soon. Where all turns are taken, the oldest has to give way once
 /// it has had its second, so that those who do nothing with theirs keep nobody out for long.
 #[derive(Clone, Debug)]
@@ -59,6 +62,8 @@ pub(super) struct Turns {
     taken: Arc<Mutex<VecDeque<Taken>>>,
     /// One of them is over.
     freed: Arc<Notify>,
+    /// Where those wait who come when all are taken.
+    door: Arc<Door>,
     max: usize,
 }
 
@@ -77,22 +82,25 @@ pub(super) struct Turn {
 
 impl Turns {
     pub(super) fn new(max: usize) -> Self {
-        Self { taken: Arc::default(), freed: Arc::default(), max }
+        Self { taken: Arc::default(), freed: Arc::default(), door: Arc::default(), max }
     }
 
-    /// A turn, as soon as there is one: many who come together are served one after the other.
-    /// `None` if there was none for [`WAIT`], which happens only if others come all the time.
+    /// A turn, as soon as there is one: many who come together are served in their order. `None` if
+    /// there was none for [`WAIT`], which happens only if others come all the time.
     pub(super) async fn wait(&self, clock: &Clock) -> Option<Turn> {
-        let limit = clock.monotonic() + WAIT;
+        timeout(WAIT, self.next(clock)).await.ok()
+    }
+
+    async fn next(&self, clock: &Clock) -> Turn {
+        // Only who is the first of those who wait looks on: a crowd must cost nothing.
+        let _first = self.door.lock().await;
         loop {
             let mut freed = pin!(self.freed.notified());
             // From here on none is missed.
             freed.as_mut().enable();
-            let now = clock.monotonic();
-            let due = match self.take(now) {
-                Ok(turn) => return Some(turn),
-                Err(_) if now >= limit => return None,
-                Err(due) => due.min(limit),
+            let due = match self.take(clock.monotonic()) {
+                Ok(turn) => return turn,
+                Err(due) => due,
             };
             tokio::select! {
                 () = freed => {}

@@ -126,11 +126,7 @@ async fn run(
             }
             Some(Message::Keep(accepted, load)) => crew.receive(*accepted, load, &room),
             Some(Message::Stop { pod, done }) => {
-                pods.remove(&pod);
-                crew.placement.forget(pod);
-                room.pool.close_pod(pod);
-                room.stock.forget(pod);
-                room.connections.cut_pod(pod, &Failure::from(Reason::PodRemoved));
+                stop(pod, pods.remove(&pod), (&room, &crew)).await;
                 let _ = done.send(());
             }
             Some(Message::Close { closed }) => {
@@ -192,6 +188,17 @@ fn serve(
     let mut certificate = JoinSet::new();
     certificate.spawn_local(async move { pod.hold_certificate(&shared).await });
     Served { listeners: tasks, _certificate: certificate }
+}
+
+/// Ends everything of a pod. Whoever is answered then finds its listeners closed.
+async fn stop(pod: u64, served: Option<Served>, (room, crew): (&Room, &Crew)) {
+    if let Some(mut served) = served {
+        served.listeners.shutdown().await;
+    }
+    crew.placement.forget(pod);
+    room.pool.close_pod(pod);
+    room.stock.forget(pod);
+    room.connections.cut_pod(pod, &Failure::from(Reason::PodRemoved));
 }
 
 /// Decides every open session again whenever the configuration changes (promise S1).
