@@ -16,6 +16,7 @@
 mod delay;
 mod load;
 mod null;
+mod pki;
 mod proxies;
 mod relay;
 mod report;

@@ -4,6 +4,7 @@
 //! `cargo bench --bench instructions -- NAME` runs one loop; `.ci/instructions` runs each under
 //! callgrind and compares with `benches/instructions.txt`.
 
+mod pki;
 mod tls12;
 
 use std::process::ExitCode;

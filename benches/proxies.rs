@@ -11,11 +11,12 @@ use std::process::{Child, Command, Stdio};
 use adit::cli::lab::{Agent, Lab, Pod, Proxy, ProxyPlan};
 use adit::sys::child::kill_with_parent;
 use nix::unistd::{SysconfVar, sysconf};
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::PATIENCE;
+use crate::pki::Material;
 use crate::relay::{Plan, PlannedPod, READY};
-use crate::stock::Material;
 use crate::world::{FAR, NEAR, Variant};
 
 /// As many as the proxies of today have on a machine of two cores.
@@ -65,7 +66,7 @@ pub(crate) fn start(
                 let (mesh, tls) = (mesh.clone(), tls.clone());
                 let workers = workers.unwrap_or(RELAY_WORKERS);
                 let plan = Plan { pods, mesh, tls, workers };
-                let relay = relay(kind, &plan)?;
+                let relay = start_other(&["--relay", kind], &plan)?;
                 proxies.ids.push(relay.id());
                 proxies.relays.push(relay);
             }
@@ -75,17 +76,20 @@ pub(crate) fn start(
     Ok(proxies)
 }
 
-/// A pod for a process that is not ours by descent: through our own descriptor.
 fn planned(pod: &Pod) -> PlannedPod {
-    let fd = pod.netns.fd().as_raw_fd();
-    let netns = format!("/proc/{}/fd/{fd}", std::process::id()).into();
-    PlannedPod { address: pod.ipv4.into(), netns }
+    PlannedPod { address: pod.ipv4.into(), netns: reachable(pod) }
 }
 
-/// Starts this binary as a relay, and waits until it listens.
-fn relay(kind: &str, plan: &Plan) -> io::Result<Child> {
+/// A pod's namespace for a process that is not ours by descent: through our own descriptor.
+pub(crate) fn reachable(pod: &Pod) -> PathBuf {
+    let fd = pod.netns.fd().as_raw_fd();
+    format!("/proc/{}/fd/{fd}", std::process::id()).into()
+}
+
+/// Starts this binary as something else, tells it a plan, and waits until it is ready.
+pub(crate) fn start_other(arguments: &[&str], plan: &impl Serialize) -> io::Result<Child> {
     let mut command = Command::new(std::env::current_exe()?);
-    command.args(["--relay", kind]).stdin(Stdio::piped()).stdout(Stdio::piped());
+    command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped());
     kill_with_parent(&mut command);
     let mut child = command.spawn()?;
     if let Some(stdin) = child.stdin.take() {
@@ -100,7 +104,7 @@ fn relay(kind: &str, plan: &Plan) -> io::Result<Child> {
     }
     child.kill()?;
     child.wait()?;
-    Err(io::Error::other(format!("the {kind} relay did not start")))
+    Err(io::Error::other(format!("{} did not start", arguments.join(" "))))
 }
 
 /// What a proxy is told about a pod (spec operations 4).

@@ -14,6 +14,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::JoinSet;
 
+use crate::pki::Material;
 use crate::{null, stock};
 
 /// As adit's default.
@@ -37,7 +38,7 @@ pub(crate) struct Plan {
     pub(crate) pods: Vec<PlannedPod>,
     /// Addresses of all pods that take tunnels.
     pub(crate) mesh: Vec<IpAddr>,
-    pub(crate) tls: stock::Material,
+    pub(crate) tls: Material,
     /// Threads that carry bytes; the null relay has one.
     pub(crate) workers: usize,
 }

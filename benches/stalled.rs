@@ -4,21 +4,19 @@
 //! The kernel keeps more for each than the proxies do, and has not room for ten thousand: while
 //! they are opened the pods' buffers are made small.
 
-use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::SocketAddr;
-use std::os::fd::AsRawFd;
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::Child;
 use std::time::Duration;
-use std::{fs, process, thread};
+use std::{fs, io, thread};
 
-use adit::sys::child::kill_with_parent;
 use adit::sys::netns::Netns;
 use serde::{Deserialize, Serialize};
 
 use crate::PATIENCE;
 use crate::load;
-use crate::relay::READY;
+use crate::proxies::{reachable, start_other};
+use crate::relay::ready;
 use crate::world::{Side, address};
 
 /// How many: a pod may have 10,000 connections, tunnels and all.
@@ -45,20 +43,16 @@ struct Plan {
 /// The process that holds them; they are reset when this is dropped.
 pub(crate) struct Stalled(Child);
 
-/// A process that opens connections, says so, and holds them until its input ends.
+/// A process that opens connections, says so, and holds them until it is killed.
 pub(crate) fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let mut plan = String::new();
-    let mut input = BufReader::new(io::stdin());
-    input.read_line(&mut plan)?;
-    let plan: Plan = serde_json::from_str(&plan)?;
+    let plan: Plan = serde_json::from_reader(io::stdin().lock())?;
     adit::sys::process::raise_open_files()?;
     let netns = Netns::from_fd(fs::File::open(&plan.netns)?.into())?;
     let _streams = load::stall(&netns, plan.to, (plan.count, BYTES))?;
-    let mut out = io::stdout().lock();
-    writeln!(out, "{READY}")?;
-    out.flush()?;
-    input.read_to_end(&mut Vec::new())?;
-    Ok(())
+    ready()?;
+    loop {
+        thread::park();
+    }
 }
 
 impl Stalled {
@@ -73,32 +67,13 @@ impl Stalled {
             thread::sleep(GLANCE);
         }
         let before = narrow([&side.client.netns, &side.server.netns])?;
-        let opened = open(side, count);
+        let to = address(&side.server, load::STALL);
+        let plan = Plan { netns: reachable(&side.client), to, count };
+        let opened = start_other(&["--stall"], &plan).map(Self);
         for (netns, values) in before {
             netns.run(|| write_all(&values))?;
         }
         opened
-    }
-}
-
-fn open(side: &Side, count: usize) -> io::Result<Stalled> {
-    let mut command = Command::new(std::env::current_exe()?);
-    command.arg("--stall").stdin(Stdio::piped()).stdout(Stdio::piped());
-    kill_with_parent(&mut command);
-    let mut stalled = Stalled(command.spawn()?);
-    let fd = side.client.netns.fd().as_raw_fd();
-    let netns = format!("/proc/{}/fd/{fd}", process::id()).into();
-    let plan = Plan { netns, to: address(&side.server, load::STALL), count };
-    if let Some(stdin) = stalled.0.stdin.as_mut() {
-        writeln!(stdin, "{}", serde_json::to_string(&plan)?)?;
-    }
-    let mut line = String::new();
-    if let Some(stdout) = stalled.0.stdout.take() {
-        BufReader::new(stdout).read_line(&mut line)?;
-    }
-    match line.trim() == READY {
-        true => Ok(stalled),
-        false => Err(io::Error::other("the connections were not opened")),
     }
 }
 

@@ -19,8 +19,8 @@ use http::{Method, Request, Response};
 use tokio::task::JoinSet;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
+use crate::pki;
 use crate::relay::{Captured, Plan, RelayPod, accept, ready, reset};
-pub(crate) use tls::Material;
 
 /// The settings of spec hbone 4.
 const STREAM_WINDOW: u32 = 4 * 1024 * 1024;
@@ -170,7 +170,7 @@ impl Stock {
             return Ok(tunnel.clone());
         }
         let stream = pod.dial(SocketAddr::new(to, HBONE_PORT), None).await?;
-        let tls = self.connector.connect(tls::name(), stream).await?;
+        let tls = self.connector.connect(pki::name(), stream).await?;
         let (requests, connection) = h2::client::Builder::new()
             .initial_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
